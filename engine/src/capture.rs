@@ -1,0 +1,520 @@
+//! Capture: a batch of changes decided in order, and committed as one.
+//!
+//! A batch is decided in three steps, so that the store is asked once for all rows and told once of all events:
+//! every change is checked on its own and its key is found; the rows of all keys are read; then each change is decided
+//! against the rows as the changes before it left them.
+
+use hashbrown::HashTable;
+use rustc_hash::FxHashMap;
+use std::hash::{Hash, Hasher};
+
+use crate::event::{ColumnType, Operation, Origin, TableSchema};
+use crate::image::{self, Image};
+use crate::key;
+use crate::refusal::{Refusal, RefusalCode};
+use crate::schema::{self, Declaration, Table};
+use crate::store::{Batch, SchemaMode, Settings, SourcePosition, Store, StoreError, Write};
+
+/// What is to happen to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A new row; refused if its key is there.
+    Insert,
+    /// Members replaced; refused if the row is missing.
+    Update,
+    /// Update, or insert if the row is missing.
+    Upsert,
+    /// The row removed; refused if it is missing.
+    Delete,
+}
+
+/// One change as a writer or source reports it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The table's name.
+    pub table: String,
+    /// What is to happen.
+    pub action: Action,
+    /// The key's columns as text; empty to take them from the image.
+    pub key: Vec<String>,
+    /// A JSON object as it came. Not looked at in a delete.
+    pub image: Vec<u8>,
+    /// Where it came from.
+    pub origin: Option<Origin>,
+}
+
+/// What became of a batch of changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// The time of every event of the batch, in ms since 1970.
+    pub timestamp_ms: u64,
+    /// Per change, in order: its event's sequence number, or why it was refused.
+    pub outcomes: Vec<Result<u64, Refusal>>,
+}
+
+/// Why a declaration was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeclareError {
+    /// It is not a schema, or not compatible with the one in force.
+    Refused(Refusal),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for DeclareError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The capturing instance's side of the engine: its caches.
+#[derive(Debug, Default)]
+pub struct Capture {
+    settings: Option<Settings>,
+    /// What the tables were read under; none when they must be read anew.
+    generation: Option<u64>,
+    tables: Vec<KnownTable>,
+    places: FxHashMap<String, usize>,
+    /// The table of the change before.
+    latest: usize,
+}
+
+#[derive(Debug)]
+struct KnownTable {
+    name: String,
+    /// Version 0 until its first row is accepted.
+    table: Table,
+}
+
+impl Capture {
+    /// Decides a batch of changes at the time `now_ms` and commits what is accepted.
+    pub fn capture<S: Store>(
+        &mut self,
+        store: &S,
+        now_ms: u64,
+        changes: Vec<Change>,
+        positions: Vec<SourcePosition>,
+    ) -> Result<Captured, StoreError> {
+        let head = store.head();
+        if self.generation != Some(head.schema_generation) {
+            self.forget();
+            self.generation = Some(head.schema_generation);
+        }
+        let settings = self.settings.get_or_insert_with(|| store.settings()).clone();
+        let timestamp_ms = now_ms.max(head.timestamp_ms);
+        let mut decision = Decision {
+            settings: &settings,
+            room_for_tables: settings.max_tables.saturating_sub(head.tables),
+            rows: Rows::default(),
+            schemas: Vec::new(),
+            writes: Vec::with_capacity(changes.len()),
+            places: Vec::new(),
+        };
+
+        let mut prepared = Vec::with_capacity(changes.len());
+        for change in changes {
+            prepared.push(self.prepare(store, change, &mut decision)?);
+        }
+        decision.rows.read(store, &self.tables)?;
+        let mut outcomes: Vec<Result<u64, Refusal>> = Vec::with_capacity(prepared.len());
+        for prepared in prepared {
+            let outcome = prepared.and_then(|prepared| decision.decide(&mut self.tables, prepared));
+            outcomes.push(outcome.map(|()| decision.writes.len() as u64 - 1));
+        }
+
+        let (schemas, writes) = (decision.schemas, decision.writes);
+        // A name that turned out to be no table is not worth remembering.
+        let keep = self.tables.iter().all(|known| known.table.schema().version > 0);
+        if !writes.is_empty() || !positions.is_empty() {
+            let first = store.commit(Batch { timestamp_ms, schemas, writes, positions }).inspect_err(|_| self.forget())?;
+            for sequence in outcomes.iter_mut().flatten() {
+                *sequence += first;
+            }
+        }
+        if !keep {
+            self.forget();
+        }
+        Ok(Captured { timestamp_ms, outcomes })
+    }
+
+    /// Declares or evolves a table's schema and answers the one in force.
+    pub fn declare<S: Store>(
+        &mut self,
+        store: &S,
+        now_ms: u64,
+        declaration: Declaration,
+    ) -> Result<TableSchema, DeclareError> {
+        let settings = self.settings.get_or_insert_with(|| store.settings()).clone();
+        let head = store.head();
+        let present = store.schema(&declaration.name)?;
+        let evolved = schema::evolve(declaration, present.as_ref(), &settings).map_err(DeclareError::Refused)?;
+        let Some(schema) = evolved else {
+            // Nothing to change means that there is one.
+            return present.ok_or_else(|| StoreError::Failed("the schema in force is gone".to_owned()).into());
+        };
+        if present.is_none() && head.tables >= settings.max_tables {
+            return Err(DeclareError::Refused(too_many_tables(&schema.name, settings.max_tables)));
+        }
+        self.forget();
+        store.commit(Batch {
+            timestamp_ms: now_ms.max(head.timestamp_ms),
+            schemas: vec![schema.clone()],
+            ..Batch::default()
+        })?;
+        Ok(schema)
+    }
+
+    fn forget(&mut self) {
+        self.generation = None;
+        self.tables.clear();
+        self.places.clear();
+    }
+
+    /// The place of a table in the cache, read from the store at its first use.
+    fn table<S: Store>(&mut self, store: &S, name: &str, max_name_bytes: usize) -> Result<Checked<usize>, StoreError> {
+        // Batches are mostly about one table.
+        if self.tables.get(self.latest).is_some_and(|known| known.name == name) {
+            return Ok(Ok(self.latest));
+        }
+        if let Some(&place) = self.places.get(name) {
+            self.latest = place;
+            return Ok(Ok(place));
+        }
+        if let Err(refusal) = schema::check_table_name(name, max_name_bytes) {
+            return Ok(Err(refusal));
+        }
+        let table = store.schema(name)?.map_or_else(|| Table::unborn(name), Table::new);
+        self.latest = self.tables.len();
+        self.places.insert(name.to_owned(), self.latest);
+        self.tables.push(KnownTable { name: name.to_owned(), table });
+        Ok(Ok(self.latest))
+    }
+
+    /// Checks a change on its own and finds its row's key.
+    fn prepare<S: Store>(
+        &mut self,
+        store: &S,
+        change: Change,
+        decision: &mut Decision<'_>,
+    ) -> Result<Checked<Prepared>, StoreError> {
+        let table = match self.table(store, &change.table, decision.settings.max_name_bytes)? {
+            Ok(table) => table,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let schema = self.tables[table].table.schema();
+        Ok(keyed(change, schema, decision.settings).map(|keyed| {
+            let row = decision.rows.slot(table, keyed.key);
+            Prepared { table, row, action: keyed.action, name: keyed.table, image: keyed.image, lacking: keyed.lacking, origin: keyed.origin }
+        }))
+    }
+}
+
+/// Refused or not: a failure of the change, never of the store.
+type Checked<T> = Result<T, Refusal>;
+
+/// A change whose key is known.
+struct Keyed {
+    table: String,
+    action: Action,
+    key: String,
+    image: Option<Image>,
+    lacking: Vec<(String, String)>,
+    origin: Option<Origin>,
+}
+
+/// A change whose row is known.
+struct Prepared {
+    table: usize,
+    row: usize,
+    action: Action,
+    name: String,
+    /// None for a delete.
+    image: Option<Image>,
+    /// Key columns that the path names and the image lacks, with the text of their values: needed for an insert.
+    lacking: Vec<(String, String)>,
+    origin: Option<Origin>,
+}
+
+/// Scans a change's image and finds its key in the address, the image, or both.
+fn keyed(change: Change, schema: &TableSchema, settings: &Settings) -> Checked<Keyed> {
+    let Change { table, action, key: address, image, origin } = change;
+    let image = match action {
+        Action::Delete => None,
+        _ => Some(Image::scan(image, settings.max_row_bytes, settings.max_depth)?),
+    };
+    let columns = &schema.primary_key;
+    let mut lacking = Vec::new();
+    let key = if address.is_empty() {
+        let Some(image) = &image else { return Err(key::missing(&columns[0])) };
+        let parts: Vec<String> = columns
+            .iter()
+            .map(|column| match member(image, column) {
+                Some(member) => key::part(image, member, column),
+                None => Err(key::missing(column)),
+            })
+            .collect::<Result<_, _>>()?;
+        match <[String; 1]>::try_from(parts) {
+            Ok([single]) if single.len() <= settings.max_key_bytes => single,
+            Ok(single) => key::canonical(&single, settings.max_key_bytes)?,
+            Err(parts) => key::canonical(&parts, settings.max_key_bytes)?,
+        }
+    } else {
+        check_address(&address, schema)?;
+        if let Some(image) = &image {
+            for (column, part) in columns.iter().zip(&address) {
+                match member(image, column) {
+                    Some(member) => {
+                        if key::part(image, member, column)? != *part {
+                            return Err(mismatch(column, part, image.value(member)));
+                        }
+                    }
+                    None => lacking.push((column.clone(), key_value(schema, column, part))),
+                }
+            }
+        }
+        key::canonical(&address, settings.max_key_bytes)?
+    };
+    Ok(Keyed { table, action, key, image, lacking, origin })
+}
+
+fn member(image: &Image, column: &str) -> Option<usize> {
+    (0..image.len()).find(|&index| image.name(index) == column)
+}
+
+/// A key given in parts must have as many as the table's key has columns.
+pub fn check_address(address: &[String], schema: &TableSchema) -> Checked<()> {
+    let columns = &schema.primary_key;
+    if address.len() != columns.len() {
+        return Err(Refusal::new(
+            RefusalCode::UnknownRow,
+            format!(
+                "table `{}` has no such row: its key is ({}), which is {} part(s), not {}",
+                schema.name,
+                columns.join(", "),
+                columns.len(),
+                address.len()
+            ),
+        ));
+    }
+    match address.iter().position(String::is_empty) {
+        Some(part) => Err(Refusal::about(RefusalCode::InvalidKey, &columns[part], "the key is empty")),
+        None => Ok(()),
+    }
+}
+
+/// A key column's value made of its text: a number where the column holds numbers and the text is one.
+fn key_value(schema: &TableSchema, column: &str, part: &str) -> String {
+    let number = schema.columns.iter().any(|known| known.name == column && known.column_type == ColumnType::Number);
+    if number && key::is_integer(part) { part.to_owned() } else { image::quote(part) }
+}
+
+fn mismatch(column: &str, part: &str, value: &str) -> Refusal {
+    let value: String = value.chars().take(40).collect();
+    let part: String = part.chars().take(40).collect();
+    Refusal::about(
+        RefusalCode::KeyMismatch,
+        column,
+        format!("the row is addressed as {part:?}, but its `{column}` says {value}: a key cannot be changed"),
+    )
+}
+
+fn too_many_tables(name: &str, max_tables: usize) -> Refusal {
+    Refusal::new(RefusalCode::TooManyTables, format!("`{name}` would be one table more than the {max_tables} allowed"))
+}
+
+/// The rows that a batch is about, each once.
+#[derive(Default)]
+struct Rows {
+    slots: Vec<Slot>,
+    /// Places in `slots`, by table and key.
+    index: HashTable<usize>,
+}
+
+struct Slot {
+    table: usize,
+    key: String,
+    /// How many changes of the batch are still to come.
+    pending: u32,
+    image: Option<String>,
+}
+
+fn hash(table: usize, key: &str) -> u64 {
+    let mut hasher = rustc_hash::FxHasher::default();
+    (table, key).hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Rows {
+    fn slot(&mut self, table: usize, key: String) -> usize {
+        let Self { slots, index } = self;
+        let found = index.entry(
+            hash(table, &key),
+            |&slot| slots[slot].table == table && slots[slot].key == key,
+            |&slot| hash(slots[slot].table, &slots[slot].key),
+        );
+        match found {
+            hashbrown::hash_table::Entry::Occupied(found) => {
+                let slot = *found.get();
+                slots[slot].pending += 1;
+                slot
+            }
+            hashbrown::hash_table::Entry::Vacant(vacant) => {
+                vacant.insert(slots.len());
+                slots.push(Slot { table, key, pending: 1, image: None });
+                slots.len() - 1
+            }
+        }
+    }
+
+    /// Reads every row, with one call for each table.
+    fn read<S: Store>(&mut self, store: &S, tables: &[KnownTable]) -> Result<(), StoreError> {
+        let mut of_table: Vec<Vec<usize>> = vec![Vec::new(); tables.len()];
+        for (place, slot) in self.slots.iter().enumerate() {
+            of_table[slot.table].push(place);
+        }
+        for (table, places) in of_table.iter().enumerate() {
+            if places.is_empty() || tables[table].table.schema().version == 0 {
+                continue;
+            }
+            let keys: Vec<String> = places.iter().map(|&place| std::mem::take(&mut self.slots[place].key)).collect();
+            let images = store.rows(&tables[table].name, &keys)?;
+            if images.len() != keys.len() {
+                return Err(StoreError::Failed(format!("asked for {} rows, given {}", keys.len(), images.len())));
+            }
+            for ((&place, key), image) in places.iter().zip(keys).zip(images) {
+                self.slots[place].key = key;
+                self.slots[place].image = image;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A batch being decided.
+struct Decision<'a> {
+    settings: &'a Settings,
+    room_for_tables: usize,
+    rows: Rows,
+    schemas: Vec<TableSchema>,
+    writes: Vec<Write>,
+    /// Scratch: the columns of the members of the image at hand.
+    places: Vec<usize>,
+}
+
+impl Decision<'_> {
+    /// Decides one change. Refused, it leaves everything as it was.
+    fn decide(&mut self, tables: &mut [KnownTable], change: Prepared) -> Checked<()> {
+        let slot = &mut self.rows.slots[change.row];
+        slot.pending -= 1;
+        let table = &tables[change.table].table;
+        let known = table.schema().version > 0;
+        let exists = slot.image.is_some();
+        let operation = match change.action {
+            Action::Insert | Action::Upsert if !exists => Operation::Insert,
+            Action::Insert => return Err(row_exists(&change.name, &slot.key)),
+            Action::Delete if exists => Operation::Delete,
+            _ if exists => Operation::Update,
+            _ if known => return Err(unknown_row(&change.name, &slot.key)),
+            _ => return Err(unknown_table(&change.name)),
+        };
+        if !known {
+            if self.settings.schema_mode == SchemaMode::Strict {
+                return Err(unknown_table(&change.name));
+            }
+            if self.room_for_tables == 0 {
+                return Err(too_many_tables(&change.name, self.settings.max_tables));
+            }
+        }
+        let (image, widened) = match change.image {
+            None => (None, None),
+            Some(image) => {
+                let whole = operation == Operation::Insert;
+                let image = if whole && !change.lacking.is_empty() {
+                    Image::stored(image::prepend(&image, &change.lacking))?
+                } else {
+                    image
+                };
+                let widened = table.fit(&image, whole, self.settings, &mut self.places)?;
+                (Some(image), widened)
+            }
+        };
+        let after = match (operation, image) {
+            (Operation::Update, Some(patch)) => {
+                let columns = widened.as_ref().unwrap_or(table.schema()).columns.len();
+                let text = slot.image.take().unwrap_or_default();
+                let row = Image::stored(text)?;
+                let merged = merged(&row, &patch, table, columns, &self.places);
+                slot.image = Some(row.into_text());
+                Some(merged)
+            }
+            (_, image) => image.map(Image::into_text),
+        };
+        if let Some(after) = after.as_ref().filter(|after| after.len() > self.settings.max_row_bytes) {
+            return Err(Refusal::new(
+                RefusalCode::RowTooLarge,
+                format!("the row would be {} bytes long, and a row may be {}", after.len(), self.settings.max_row_bytes),
+            ));
+        }
+
+        // Accepted: from here on nothing can fail.
+        if !known {
+            self.room_for_tables -= 1;
+        }
+        if let Some(schema) = widened {
+            self.schemas.push(schema.clone());
+            tables[change.table].table = Table::new(schema);
+        }
+        let before = slot.image.take();
+        // The image and the key are copied only for a change that is still to come.
+        let key = if slot.pending > 0 {
+            slot.image.clone_from(&after);
+            slot.key.clone()
+        } else {
+            std::mem::take(&mut slot.key)
+        };
+        self.writes.push(Write {
+            table: change.name,
+            key,
+            operation,
+            before,
+            after,
+            schema_version: tables[change.table].table.schema().version,
+            origin: change.origin,
+        });
+        Ok(())
+    }
+}
+
+/// The row with the patch's members in it; `places` are the columns of the patch's members.
+fn merged(row: &Image, patch: &Image, table: &Table, columns: usize, places: &[usize]) -> String {
+    let mut patched: Vec<Option<usize>> = vec![None; columns];
+    for (member, &place) in places.iter().enumerate() {
+        patched[place] = Some(member);
+    }
+    let replaced_by: Vec<Option<usize>> = (0..row.len())
+        .map(|member| table.column(&row.name(member), member).and_then(|place| patched[place].take()))
+        .collect();
+    let added: Vec<usize> = {
+        // What no member of the row took is new, in the patch's order.
+        let mut added: Vec<usize> = patched.into_iter().flatten().collect();
+        added.sort_unstable();
+        added
+    };
+    image::merge(row, patch, &replaced_by, &added)
+}
+
+fn unknown_table(name: &str) -> Refusal {
+    Refusal::new(RefusalCode::UnknownTable, format!("there is no table `{name}`"))
+}
+
+fn unknown_row(table: &str, key: &str) -> Refusal {
+    Refusal::new(RefusalCode::UnknownRow, format!("table `{table}` has no row {key:?}"))
+}
+
+fn row_exists(table: &str, key: &str) -> Refusal {
+    Refusal::new(RefusalCode::RowExists, format!("table `{table}` has a row {key:?} already: update it, or upsert"))
+}
+
+#[cfg(test)]
+#[path = "capture_tests.rs"]
+mod tests;

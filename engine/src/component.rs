@@ -1,0 +1,607 @@
+//! The component: the core behind `wit/engine`.
+//!
+//! Only conversions, the clock, and the capturing cache live here. Strings move across; none is copied on the way.
+
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::{capture, event, query, refusal, schema, selection, snapshot, store};
+
+mod bindings {
+    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
+    wit_bindgen::generate!({
+        path: ["../wit/event", "../wit/engine"],
+        world: "cdc:engine/engine",
+        generate_all,
+    });
+}
+
+use bindings::cdc::engine::store as wit_store;
+use bindings::cdc::event::types as wit;
+use bindings::exports::cdc::engine::{
+    capture as wit_capture, query as wit_query, snapshot as wit_snapshot, subscribe as wit_subscribe,
+};
+
+struct Engine;
+
+bindings::export!(Engine with_types_in bindings);
+
+thread_local! {
+    /// What the capturing instance remembers between calls.
+    static CAPTURE: RefCell<capture::Capture> = RefCell::default();
+}
+
+fn now_ms() -> u64 {
+    // A clock before 1970 is as good as none: timestamps then stay where the log left off.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+fn max_past_keys() -> usize {
+    wit_store::get_settings().max_past_keys as usize
+}
+
+/// The imported store.
+struct Imported;
+
+/// One view of it.
+struct ImportedView(wit_store::View);
+
+impl store::Store for Imported {
+    type View = ImportedView;
+
+    fn settings(&self) -> store::Settings {
+        let settings = wit_store::get_settings();
+        store::Settings {
+            schema_mode: match settings.schema_mode {
+                wit_store::SchemaMode::Infer => store::SchemaMode::Infer,
+                wit_store::SchemaMode::Strict => store::SchemaMode::Strict,
+            },
+            max_row_bytes: settings.max_row_bytes as usize,
+            max_key_bytes: settings.max_key_bytes as usize,
+            max_depth: settings.max_depth as usize,
+            max_columns: settings.max_columns as usize,
+            max_tables: settings.max_tables as usize,
+            max_name_bytes: settings.max_name_bytes as usize,
+            max_past_keys: settings.max_past_keys as usize,
+        }
+    }
+
+    fn head(&self) -> store::Head {
+        let head = wit_store::get_head();
+        store::Head {
+            sequence: head.sequence,
+            timestamp_ms: head.timestamp,
+            schema_generation: head.schema_generation,
+            tables: head.tables as usize,
+        }
+    }
+
+    fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<String>>, store::StoreError> {
+        wit_store::rows(table, keys).map_err(Into::into)
+    }
+
+    fn schema(&self, table: &str) -> Result<Option<event::TableSchema>, store::StoreError> {
+        Ok(wit_store::schema(table)?.map(Into::into))
+    }
+
+    fn commit(&self, batch: store::Batch) -> Result<u64, store::StoreError> {
+        let batch = wit_store::Batch {
+            timestamp: batch.timestamp_ms,
+            schemas: batch.schemas.into_iter().map(Into::into).collect(),
+            writes: batch
+                .writes
+                .into_iter()
+                .map(|write| wit_store::Write {
+                    table: write.table,
+                    key: write.key,
+                    operation: write.operation.into(),
+                    before: write.before,
+                    after: write.after,
+                    schema_version: write.schema_version,
+                    origin: write.origin.map(Into::into),
+                })
+                .collect(),
+            positions: batch
+                .positions
+                .into_iter()
+                .map(|position| wit_store::SourcePosition { source: position.source, position: position.position })
+                .collect(),
+        };
+        Ok(wit_store::commit(&batch)?)
+    }
+
+    fn save_cursor(&self, subscription: &str, acknowledged: u64) -> Result<(), store::StoreError> {
+        Ok(wit_store::save_cursor(subscription, acknowledged)?)
+    }
+
+    fn view(&self) -> Result<ImportedView, store::StoreError> {
+        Ok(ImportedView(wit_store::View::open()?))
+    }
+}
+
+impl store::View for ImportedView {
+    fn bounds(&self) -> store::Bounds {
+        let bounds = self.0.bounds();
+        store::Bounds {
+            oldest: bounds.oldest,
+            newest: bounds.newest,
+            newest_timestamp_ms: bounds.newest_timestamp,
+        }
+    }
+
+    fn row(&self, table: &str, key: &str) -> Result<Option<String>, store::StoreError> {
+        Ok(self.0.row(table, key)?)
+    }
+
+    fn scan(
+        &self,
+        table: &str,
+        after: Option<&str>,
+        max_rows: u32,
+        max_bytes: u32,
+    ) -> Result<Vec<store::Row>, store::StoreError> {
+        let rows = self.0.scan(table, after, max_rows, max_bytes)?;
+        Ok(rows.into_iter().map(|row| store::Row { key: row.key, image: row.image }).collect())
+    }
+
+    fn events(&self, range: &store::EventRange) -> Result<store::EventSlice, store::StoreError> {
+        let slice = self.0.events(&wit_store::EventRange {
+            after: range.after,
+            until: range.until,
+            since: range.since_ms,
+            table: range.table.clone(),
+            operation: range.operation.map(Into::into),
+            key: range.key.clone(),
+            max_events: range.max_events,
+            max_bytes: range.max_bytes,
+            newest_first: range.newest_first,
+        })?;
+        let events = slice.events.into_iter().map(|entry| event::Event {
+            sequence: entry.sequence,
+            timestamp_ms: entry.timestamp,
+            table: entry.table,
+            key: entry.key,
+            operation: entry.operation.into(),
+            before: entry.before,
+            after: entry.after,
+            schema_version: entry.schema_version,
+            origin: entry.origin.map(Into::into),
+        });
+        Ok(store::EventSlice { events: events.collect(), complete: slice.complete })
+    }
+
+    fn schema(&self, table: &str, version: Option<u32>) -> Result<Option<event::TableSchema>, store::StoreError> {
+        Ok(self.0.schema(table, version)?.map(Into::into))
+    }
+
+    fn schemas(&self) -> Result<Vec<event::TableSchema>, store::StoreError> {
+        Ok(self.0.schemas()?.into_iter().map(Into::into).collect())
+    }
+
+    fn schema_history(&self, table: &str) -> Result<Vec<event::TableSchema>, store::StoreError> {
+        Ok(self.0.schema_history(table)?.into_iter().map(Into::into).collect())
+    }
+
+    fn counters(&self) -> store::Counters {
+        let counters = self.0.counters();
+        store::Counters {
+            tables: counters
+                .tables
+                .into_iter()
+                .map(|count| store::TableCount {
+                    table: count.table,
+                    inserts: count.inserts,
+                    updates: count.updates,
+                    deletes: count.deletes,
+                    truncates: count.truncates,
+                })
+                .collect(),
+            recent: counters.recent.into_iter().map(|count| (count.second, count.events)).collect(),
+        }
+    }
+
+    fn cursor(&self, subscription: &str) -> Result<Option<u64>, store::StoreError> {
+        Ok(self.0.cursor(subscription)?)
+    }
+}
+
+impl wit_capture::Guest for Engine {
+    fn capture(
+        changes: Vec<wit_capture::Change>,
+        positions: Vec<wit_store::SourcePosition>,
+    ) -> Result<wit_capture::Captured, wit_store::StoreError> {
+        let changes = changes
+            .into_iter()
+            .map(|change| capture::Change {
+                table: change.table,
+                action: match change.action {
+                    wit_capture::Action::Insert => capture::Action::Insert,
+                    wit_capture::Action::Update => capture::Action::Update,
+                    wit_capture::Action::Upsert => capture::Action::Upsert,
+                    wit_capture::Action::Delete => capture::Action::Delete,
+                },
+                key: change.key,
+                image: change.image,
+                origin: change.origin.map(Into::into),
+            })
+            .collect();
+        let positions = positions
+            .into_iter()
+            .map(|position| store::SourcePosition { source: position.source, position: position.position })
+            .collect();
+        let captured =
+            CAPTURE.with_borrow_mut(|capture| capture.capture(&Imported, now_ms(), changes, positions))?;
+        Ok(wit_capture::Captured {
+            timestamp: captured.timestamp_ms,
+            outcomes: captured.outcomes.into_iter().map(|outcome| outcome.map_err(Into::into)).collect(),
+        })
+    }
+
+    fn declare(declaration: wit_capture::Declaration) -> Result<wit::TableSchema, wit_capture::DeclareError> {
+        let declaration = schema::Declaration {
+            name: declaration.name,
+            columns: declaration.columns.into_iter().map(Into::into).collect(),
+            primary_key: declaration.primary_key,
+        };
+        match CAPTURE.with_borrow_mut(|capture| capture.declare(&Imported, now_ms(), declaration)) {
+            Ok(schema) => Ok(schema.into()),
+            Err(capture::DeclareError::Refused(refusal)) => Err(wit_capture::DeclareError::Refused(refusal.into())),
+            Err(capture::DeclareError::Store(error)) => Err(wit_capture::DeclareError::Store(error.into())),
+        }
+    }
+}
+
+fn view() -> Result<ImportedView, store::StoreError> {
+    store::Store::view(&Imported)
+}
+
+impl wit_query::Guest for Engine {
+    fn events(query: wit_query::EventQuery) -> Result<wit_query::EventPage, wit_query::QueryError> {
+        let page = query::events(
+            &view()?,
+            query::EventQuery {
+                table: query.table,
+                operation: query.operation.map(Into::into),
+                key: query.key,
+                since_ms: query.since,
+                after: query.after,
+                limit: query.limit,
+                order: match query.order {
+                    wit_query::Order::Ascending => query::Order::Ascending,
+                    wit_query::Order::Descending => query::Order::Descending,
+                },
+            },
+        )?;
+        Ok(wit_query::EventPage {
+            events: page.events.into_iter().map(Into::into).collect(),
+            next_after: page.next_after,
+            bounds: wit_store::Bounds {
+                oldest: page.bounds.oldest,
+                newest: page.bounds.newest,
+                newest_timestamp: page.bounds.newest_timestamp_ms,
+            },
+        })
+    }
+
+    fn row(table: String, key: Vec<String>) -> Result<String, wit_query::QueryError> {
+        Ok(query::row(&view()?, &table, &key)?)
+    }
+
+    fn stats() -> Result<wit_query::Statistics, wit_query::QueryError> {
+        let statistics = query::statistics(&view()?, now_ms());
+        Ok(wit_query::Statistics {
+            total_events: statistics.total_events,
+            inserts: statistics.inserts,
+            updates: statistics.updates,
+            deletes: statistics.deletes,
+            truncates: statistics.truncates,
+            tables: statistics.tables,
+            last_event_time: statistics.last_event_time_ms,
+            events_per_second: statistics.events_per_second,
+            current_sequence: statistics.current_sequence,
+        })
+    }
+
+    fn schema(table: String, version: Option<u32>) -> Result<wit::TableSchema, wit_query::QueryError> {
+        Ok(query::schema(&view()?, &table, version)?.into())
+    }
+
+    fn schemas() -> Result<Vec<wit::TableSchema>, wit_query::QueryError> {
+        Ok(query::schemas(&view()?)?.into_iter().map(Into::into).collect())
+    }
+
+    fn schema_history(table: String) -> Result<Vec<wit::TableSchema>, wit_query::QueryError> {
+        Ok(query::schema_history(&view()?, &table)?.into_iter().map(Into::into).collect())
+    }
+}
+
+impl wit_subscribe::Guest for Engine {
+    type Matcher = selection::Matcher;
+
+    fn poll(
+        subscription: String,
+        selection: wit_subscribe::Selection,
+        max_events: u32,
+    ) -> Result<wit_subscribe::Delivery, wit_subscribe::SubscribeError> {
+        let delivery = selection::poll(&Imported, &subscription, &selection.into(), max_events)?;
+        Ok(wit_subscribe::Delivery {
+            events: delivery.events.into_iter().map(Into::into).collect(),
+            acknowledge_up_to: delivery.acknowledge_up_to,
+        })
+    }
+
+    fn acknowledge(subscription: String, up_to: u64) -> Result<(), wit_subscribe::SubscribeError> {
+        Ok(selection::acknowledge(&Imported, &subscription, up_to)?)
+    }
+}
+
+impl wit_subscribe::GuestMatcher for selection::Matcher {
+    fn create(selection: wit_subscribe::Selection) -> Result<wit_subscribe::Matcher, wit_subscribe::SubscribeError> {
+        Ok(wit_subscribe::Matcher::new(selection::Matcher::new(&selection.into())?))
+    }
+
+    fn matches(&self, events: Vec<wit::Event>) -> Vec<bool> {
+        events.iter().map(|event| self.matches(&event.table, event.operation.into())).collect()
+    }
+}
+
+impl wit_snapshot::Guest for Engine {
+    type TableSnapshot = RefCell<snapshot::TableSnapshot<ImportedView>>;
+
+    fn verify(
+        table: String,
+        from: Option<u64>,
+        to: Option<u64>,
+    ) -> Result<wit_snapshot::ReplayReport, wit_snapshot::SnapshotError> {
+        let report = snapshot::verify(&view()?, &table, from, to, max_past_keys())?;
+        Ok(wit_snapshot::ReplayReport {
+            table: report.table,
+            from_sequence: report.from_sequence,
+            to_sequence: report.to_sequence,
+            events: report.events,
+            replayed_rows: report.replayed_rows,
+            replayed_checksum: report.replayed_checksum,
+            live_rows: report.live_rows,
+            live_checksum: report.live_checksum,
+        })
+    }
+}
+
+impl wit_snapshot::GuestTableSnapshot for RefCell<snapshot::TableSnapshot<ImportedView>> {
+    fn open(table: String, at: Option<u64>) -> Result<wit_snapshot::TableSnapshot, wit_snapshot::SnapshotError> {
+        let snapshot = snapshot::TableSnapshot::open(view()?, &table, at, max_past_keys())?;
+        Ok(wit_snapshot::TableSnapshot::new(Self::new(snapshot)))
+    }
+
+    fn replay(table: String) -> Result<wit_snapshot::TableSnapshot, wit_snapshot::SnapshotError> {
+        let snapshot = snapshot::TableSnapshot::replay(view()?, &table, max_past_keys())?;
+        Ok(wit_snapshot::TableSnapshot::new(Self::new(snapshot)))
+    }
+
+    fn info(&self) -> wit_snapshot::SnapshotInfo {
+        let snapshot = self.borrow();
+        wit_snapshot::SnapshotInfo {
+            sequence: snapshot.sequence(),
+            timestamp: snapshot.timestamp_ms(),
+            schema: snapshot.schema().clone().into(),
+        }
+    }
+
+    fn next(&self, max_rows: u32, max_bytes: u32) -> Result<Vec<wit_store::Row>, wit_store::StoreError> {
+        let rows = self.borrow_mut().next(max_rows, max_bytes)?;
+        Ok(rows.into_iter().map(|row| wit_store::Row { key: row.key, image: row.image }).collect())
+    }
+}
+
+impl From<wit_store::StoreError> for store::StoreError {
+    fn from(error: wit_store::StoreError) -> Self {
+        match error {
+            wit_store::StoreError::Full(message) => Self::Full(message),
+            wit_store::StoreError::Failed(message) => Self::Failed(message),
+            wit_store::StoreError::Dropped(oldest) => Self::Dropped(oldest),
+        }
+    }
+}
+
+impl From<store::StoreError> for wit_store::StoreError {
+    fn from(error: store::StoreError) -> Self {
+        match error {
+            store::StoreError::Full(message) => Self::Full(message),
+            store::StoreError::Failed(message) => Self::Failed(message),
+            store::StoreError::Dropped(oldest) => Self::Dropped(oldest),
+        }
+    }
+}
+
+impl From<store::StoreError> for wit_query::QueryError {
+    fn from(error: store::StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<query::QueryError> for wit_query::QueryError {
+    fn from(error: query::QueryError) -> Self {
+        match error {
+            query::QueryError::UnknownTable(table) => Self::UnknownTable(table),
+            query::QueryError::UnknownRow(row) => Self::UnknownRow(row),
+            query::QueryError::UnknownVersion(version) => Self::UnknownVersion(version),
+            query::QueryError::InTheFuture(newest) => Self::InTheFuture(newest),
+            query::QueryError::Store(error) => Self::Store(error.into()),
+        }
+    }
+}
+
+impl From<selection::SubscribeError> for wit_subscribe::SubscribeError {
+    fn from(error: selection::SubscribeError) -> Self {
+        match error {
+            selection::SubscribeError::InvalidSelection(message) => Self::InvalidSelection(message),
+            selection::SubscribeError::InvalidSequence(message) => Self::InvalidSequence(message),
+            selection::SubscribeError::Store(error) => Self::Store(error.into()),
+        }
+    }
+}
+
+impl From<store::StoreError> for wit_snapshot::SnapshotError {
+    fn from(error: store::StoreError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<snapshot::SnapshotError> for wit_snapshot::SnapshotError {
+    fn from(error: snapshot::SnapshotError) -> Self {
+        match error {
+            snapshot::SnapshotError::UnknownTable(table) => Self::UnknownTable(table),
+            snapshot::SnapshotError::InTheFuture(newest) => Self::InTheFuture(newest),
+            snapshot::SnapshotError::TooFarBack(max_keys) => {
+                Self::TooFarBack(u32::try_from(max_keys).unwrap_or(u32::MAX))
+            }
+            snapshot::SnapshotError::Store(error) => Self::Store(error.into()),
+        }
+    }
+}
+
+impl From<refusal::Refusal> for wit_capture::Refusal {
+    fn from(refusal: refusal::Refusal) -> Self {
+        use refusal::RefusalCode as Core;
+        use wit_capture::RefusalCode as Wit;
+        let code = match refusal.code {
+            Core::InvalidJson => Wit::InvalidJson,
+            Core::NotAnObject => Wit::NotAnObject,
+            Core::DuplicateMember => Wit::DuplicateMember,
+            Core::MissingKey => Wit::MissingKey,
+            Core::InvalidKey => Wit::InvalidKey,
+            Core::KeyMismatch => Wit::KeyMismatch,
+            Core::KeyTooLong => Wit::KeyTooLong,
+            Core::RowTooLarge => Wit::RowTooLarge,
+            Core::TooDeep => Wit::TooDeep,
+            Core::TooManyColumns => Wit::TooManyColumns,
+            Core::TooManyTables => Wit::TooManyTables,
+            Core::InvalidTableName => Wit::InvalidTableName,
+            Core::InvalidColumnName => Wit::InvalidColumnName,
+            Core::UnknownTable => Wit::UnknownTable,
+            Core::UnknownRow => Wit::UnknownRow,
+            Core::RowExists => Wit::RowExists,
+            Core::SchemaViolation => Wit::SchemaViolation,
+            Core::SchemaConflict => Wit::SchemaConflict,
+            Core::InvalidSchema => Wit::InvalidSchema,
+        };
+        Self { code, message: refusal.message, column: refusal.column }
+    }
+}
+
+impl From<wit_subscribe::Selection> for selection::Selection {
+    fn from(selection: wit_subscribe::Selection) -> Self {
+        Self { tables: selection.tables, operations: selection.operations.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<wit::Operation> for event::Operation {
+    fn from(operation: wit::Operation) -> Self {
+        match operation {
+            wit::Operation::Insert => Self::Insert,
+            wit::Operation::Update => Self::Update,
+            wit::Operation::Delete => Self::Delete,
+            wit::Operation::Truncate => Self::Truncate,
+        }
+    }
+}
+
+impl From<event::Operation> for wit::Operation {
+    fn from(operation: event::Operation) -> Self {
+        match operation {
+            event::Operation::Insert => Self::Insert,
+            event::Operation::Update => Self::Update,
+            event::Operation::Delete => Self::Delete,
+            event::Operation::Truncate => Self::Truncate,
+        }
+    }
+}
+
+impl From<wit::Origin> for event::Origin {
+    fn from(origin: wit::Origin) -> Self {
+        Self {
+            source: origin.source,
+            transaction: origin.transaction,
+            position: origin.position,
+            snapshot: origin.snapshot,
+        }
+    }
+}
+
+impl From<event::Origin> for wit::Origin {
+    fn from(origin: event::Origin) -> Self {
+        Self {
+            source: origin.source,
+            transaction: origin.transaction,
+            position: origin.position,
+            snapshot: origin.snapshot,
+        }
+    }
+}
+
+impl From<event::Event> for wit::Event {
+    fn from(event: event::Event) -> Self {
+        Self {
+            sequence: event.sequence,
+            id: event.id(),
+            timestamp: event.timestamp_ms,
+            table: event.table,
+            key: event.key,
+            operation: event.operation.into(),
+            before: event.before,
+            after: event.after,
+            schema_version: event.schema_version,
+            origin: event.origin.map(Into::into),
+        }
+    }
+}
+
+impl From<wit::Column> for event::Column {
+    fn from(column: wit::Column) -> Self {
+        let column_type = match column.column_type {
+            wit::ColumnType::String => event::ColumnType::String,
+            wit::ColumnType::Number => event::ColumnType::Number,
+            wit::ColumnType::Boolean => event::ColumnType::Boolean,
+            wit::ColumnType::Object => event::ColumnType::Object,
+            wit::ColumnType::Array => event::ColumnType::Array,
+            wit::ColumnType::Any => event::ColumnType::Any,
+        };
+        Self { name: column.name, column_type, nullable: column.nullable }
+    }
+}
+
+impl From<event::Column> for wit::Column {
+    fn from(column: event::Column) -> Self {
+        let column_type = match column.column_type {
+            event::ColumnType::String => wit::ColumnType::String,
+            event::ColumnType::Number => wit::ColumnType::Number,
+            event::ColumnType::Boolean => wit::ColumnType::Boolean,
+            event::ColumnType::Object => wit::ColumnType::Object,
+            event::ColumnType::Array => wit::ColumnType::Array,
+            event::ColumnType::Any => wit::ColumnType::Any,
+        };
+        Self { name: column.name, column_type, nullable: column.nullable }
+    }
+}
+
+impl From<wit::TableSchema> for event::TableSchema {
+    fn from(schema: wit::TableSchema) -> Self {
+        Self {
+            name: schema.name,
+            columns: schema.columns.into_iter().map(Into::into).collect(),
+            primary_key: schema.primary_key,
+            version: schema.version,
+        }
+    }
+}
+
+impl From<event::TableSchema> for wit::TableSchema {
+    fn from(schema: event::TableSchema) -> Self {
+        Self {
+            name: schema.name,
+            columns: schema.columns.into_iter().map(Into::into).collect(),
+            primary_key: schema.primary_key,
+            version: schema.version,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Keys: how a row is addressed.
+//!
+//! A key is text. Of a string column it is the string, of an integer column its digits, so `42` and `"42"` are the same
+//! row. A composite key is each column's text with `%` and `/` percent-encoded, joined by `/`. The empty text is no
+//! key, because no path could name it.
+
+use crate::image::{Image, unescape};
+use crate::refusal::{Refusal, RefusalCode};
+
+/// The canonical text of a key given in parts, one for each key column.
+pub fn canonical(parts: &[impl AsRef<str>], max_bytes: usize) -> Result<String, Refusal> {
+    let key = match parts {
+        [single] => single.as_ref().to_owned(),
+        several => several.iter().map(|part| encoded(part.as_ref())).collect::<Vec<_>>().join("/"),
+    };
+    if key.len() > max_bytes {
+        return Err(Refusal::new(
+            RefusalCode::KeyTooLong,
+            format!("the key is {} bytes long, and a key may be {max_bytes}", key.len()),
+        ));
+    }
+    Ok(key)
+}
+
+fn encoded(part: &str) -> String {
+    if part.contains(['%', '/']) { part.replace('%', "%25").replace('/', "%2F") } else { part.to_owned() }
+}
+
+/// The text of a key column's value (`member` of the row).
+pub fn part(image: &Image, member: usize, column: &str) -> Result<String, Refusal> {
+    let value = image.value(member);
+    let text = match value.as_bytes()[0] {
+        b'"' => {
+            let raw = &value[1..value.len() - 1];
+            if raw.contains('\\') { unescape(raw) } else { raw.to_owned() }
+        }
+        b'-' | b'0'..=b'9' if is_integer(value) => value.to_owned(),
+        _ => return Err(invalid(column, value)),
+    };
+    if text.is_empty() { Err(invalid(column, value)) } else { Ok(text) }
+}
+
+/// Whether a JSON number is an integer written as one: no fraction, no exponent, no negative zero.
+#[must_use]
+pub fn is_integer(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    number != "-0"
+        && !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (digits.len() == 1 || !digits.starts_with('0'))
+}
+
+fn invalid(column: &str, value: &str) -> Refusal {
+    let shown: String = value.chars().take(40).collect();
+    Refusal::about(
+        RefusalCode::InvalidKey,
+        column,
+        format!("`{column}` is part of the key and must be a non-empty string or an integer, not {shown}"),
+    )
+}
+
+/// The refusal of a row that lacks a key column.
+pub fn missing(column: &str) -> Refusal {
+    Refusal::about(
+        RefusalCode::MissingKey,
+        column,
+        format!("the row has no `{column}`, which is part of the table's key"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn part_of(text: &str) -> Result<String, RefusalCode> {
+        let image = Image::scan(format!("{{\"id\":{text}}}").into_bytes(), 1_000, 8).unwrap();
+        part(&image, 0, "id").map_err(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn strings_and_integers_are_keys_by_their_text() {
+        assert_eq!(part_of("\"u_1\"").unwrap(), "u_1");
+        assert_eq!(part_of("42").unwrap(), part_of("\"42\"").unwrap());
+        assert_eq!(part_of("-123456789012345678901234567890").unwrap(), "-123456789012345678901234567890");
+        assert_eq!(part_of("\"\\u00e9\\\"\"").unwrap(), "é\"");
+        assert_eq!(part_of("0").unwrap(), "0");
+    }
+
+    #[test]
+    fn nothing_else_is_a_key() {
+        for text in ["null", "true", "1.5", "1e3", "-0", "{}", "[1]", "\"\""] {
+            assert_eq!(part_of(text), Err(RefusalCode::InvalidKey), "{text}");
+        }
+    }
+
+    #[test]
+    fn composite_keys_cannot_be_confused() {
+        assert_eq!(canonical(&["a", "b"], 100).unwrap(), "a/b");
+        assert_eq!(canonical(&["a/b", "c%"], 100).unwrap(), "a%2Fb/c%25");
+        assert_eq!(canonical(&["a/b"], 100).unwrap(), "a/b");
+    }
+
+    #[test]
+    fn a_key_may_be_as_long_as_the_limit_and_no_longer() {
+        assert!(canonical(&["abc"], 3).is_ok());
+        assert_eq!(canonical(&["abcd"], 3).unwrap_err().code, RefusalCode::KeyTooLong);
+    }
+}

@@ -1,0 +1,223 @@
+//! A store in memory for the core's own tests: whole states, copied for every view.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::capture::{Action, Capture, Captured, Change};
+use crate::event::{Event, Operation, TableSchema};
+use crate::store::{
+    Batch, Bounds, Counters, EventRange, EventSlice, Head, Row, Settings, Store, StoreError, TableCount, View,
+};
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) events: Vec<Event>,
+    pub(crate) rows: BTreeMap<(String, String), String>,
+    schemas: BTreeMap<String, Vec<TableSchema>>,
+    cursors: BTreeMap<String, u64>,
+    pub(crate) positions: BTreeMap<String, String>,
+    generation: u64,
+    /// Events up to this one count as dropped.
+    pub(crate) dropped: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct MemoryStore {
+    state: RefCell<Rc<State>>,
+    pub(crate) settings: RefCell<Settings>,
+    /// The next commit fails with this.
+    pub(crate) failure: RefCell<Option<StoreError>>,
+    pub(crate) commits: RefCell<usize>,
+}
+
+impl MemoryStore {
+    pub(crate) fn state(&self) -> Rc<State> {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
+        change(Rc::make_mut(&mut self.state.borrow_mut()));
+    }
+
+    /// Captures one insert through the engine.
+    pub(crate) fn insert(&self, table: &str, id: u64) {
+        let captured = self.capture(1_000 + id, vec![change(Action::Insert, table, &[], &format!("{{\"id\":{id}}}"))]);
+        assert!(captured.outcomes[0].is_ok());
+    }
+
+    pub(crate) fn capture(&self, now_ms: u64, changes: Vec<Change>) -> Captured {
+        Capture::default().capture(self, now_ms, changes, vec![]).expect("the store takes it")
+    }
+}
+
+pub(crate) fn change(action: Action, table: &str, key: &[&str], image: &str) -> Change {
+    Change {
+        table: table.to_owned(),
+        action,
+        key: key.iter().map(|&part| part.to_owned()).collect(),
+        image: image.as_bytes().to_vec(),
+        origin: None,
+    }
+}
+
+impl Store for MemoryStore {
+    type View = Rc<State>;
+
+    fn settings(&self) -> Settings {
+        self.settings.borrow().clone()
+    }
+
+    fn head(&self) -> Head {
+        let state = self.state();
+        Head {
+            sequence: state.events.len() as u64,
+            timestamp_ms: state.events.last().map_or(0, |event| event.timestamp_ms),
+            schema_generation: state.generation,
+            tables: state.schemas.len(),
+        }
+    }
+
+    fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<String>>, StoreError> {
+        let state = self.state();
+        Ok(keys.iter().map(|key| state.rows.get(&(table.to_owned(), key.clone())).cloned()).collect())
+    }
+
+    fn schema(&self, table: &str) -> Result<Option<TableSchema>, StoreError> {
+        self.state().schema(table, None)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
+        if let Some(failure) = self.failure.borrow_mut().take() {
+            return Err(failure);
+        }
+        *self.commits.borrow_mut() += 1;
+        let first = self.head().sequence + 1;
+        self.change(|state| {
+            for schema in batch.schemas {
+                state.generation += 1;
+                state.schemas.entry(schema.name.clone()).or_default().push(schema);
+            }
+            for position in batch.positions {
+                state.positions.insert(position.source, position.position);
+            }
+            for write in batch.writes {
+                let row = (write.table.clone(), write.key.clone());
+                match &write.after {
+                    Some(image) => state.rows.insert(row, image.clone()),
+                    None => state.rows.remove(&row),
+                };
+                state.events.push(Event {
+                    sequence: state.events.len() as u64 + 1,
+                    timestamp_ms: batch.timestamp_ms,
+                    table: write.table,
+                    key: write.key,
+                    operation: write.operation,
+                    before: write.before,
+                    after: write.after,
+                    schema_version: write.schema_version,
+                    origin: write.origin,
+                });
+            }
+        });
+        Ok(first)
+    }
+
+    fn save_cursor(&self, subscription: &str, acknowledged: u64) -> Result<(), StoreError> {
+        self.change(|state| drop(state.cursors.insert(subscription.to_owned(), acknowledged)));
+        Ok(())
+    }
+
+    fn view(&self) -> Result<Rc<State>, StoreError> {
+        Ok(self.state())
+    }
+}
+
+impl View for Rc<State> {
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            oldest: self.dropped + 1,
+            newest: self.events.len() as u64,
+            newest_timestamp_ms: self.events.last().map_or(0, |event| event.timestamp_ms),
+        }
+    }
+
+    fn row(&self, table: &str, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.rows.get(&(table.to_owned(), key.to_owned())).cloned())
+    }
+
+    fn scan(&self, table: &str, after: Option<&str>, max_rows: u32, max_bytes: u32) -> Result<Vec<Row>, StoreError> {
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        for ((_, key), image) in self.rows.range((table.to_owned(), String::new())..).take_while(|((t, _), _)| t == table) {
+            if after.is_some_and(|after| key.as_str() <= after) {
+                continue;
+            }
+            if rows.len() == max_rows as usize || (bytes > max_bytes && !rows.is_empty()) {
+                break;
+            }
+            bytes += image.len() as u32;
+            rows.push(Row { key: key.clone(), image: image.clone() });
+        }
+        Ok(rows)
+    }
+
+    fn events(&self, range: &EventRange) -> Result<EventSlice, StoreError> {
+        if range.after < self.dropped {
+            return Err(StoreError::Dropped(self.dropped + 1));
+        }
+        let mut found: Vec<Event> = self
+            .events
+            .iter()
+            .filter(|event| event.sequence > range.after && event.sequence <= range.until)
+            .filter(|event| range.since_ms.is_none_or(|since| event.timestamp_ms > since))
+            .filter(|event| range.table.as_ref().is_none_or(|table| &event.table == table))
+            .filter(|event| range.key.as_ref().is_none_or(|key| &event.key == key))
+            .filter(|event| range.operation.is_none_or(|operation| event.operation == operation))
+            .cloned()
+            .collect();
+        if range.newest_first {
+            found.reverse();
+        }
+        let complete = found.len() <= range.max_events as usize;
+        found.truncate(range.max_events as usize);
+        Ok(EventSlice { events: found, complete })
+    }
+
+    fn schema(&self, table: &str, version: Option<u32>) -> Result<Option<TableSchema>, StoreError> {
+        let versions = self.schema_history(table)?;
+        Ok(match version {
+            Some(version) => versions.into_iter().find(|schema| schema.version == version),
+            None => versions.into_iter().last(),
+        })
+    }
+
+    fn schemas(&self) -> Result<Vec<TableSchema>, StoreError> {
+        Ok(self.schemas.values().filter_map(|versions| versions.last().cloned()).collect())
+    }
+
+    fn schema_history(&self, table: &str) -> Result<Vec<TableSchema>, StoreError> {
+        Ok(self.schemas.get(table).cloned().unwrap_or_default())
+    }
+
+    fn counters(&self) -> Counters {
+        let mut tables: BTreeMap<&str, TableCount> = BTreeMap::new();
+        let mut recent: BTreeMap<u64, u64> = BTreeMap::new();
+        for event in &self.events {
+            let count = tables.entry(&event.table).or_default();
+            count.table.clone_from(&event.table);
+            match event.operation {
+                Operation::Insert => count.inserts += 1,
+                Operation::Update => count.updates += 1,
+                Operation::Delete => count.deletes += 1,
+                Operation::Truncate => count.truncates += 1,
+            }
+            *recent.entry(event.timestamp_ms / 1_000).or_default() += 1;
+        }
+        Counters { tables: tables.into_values().collect(), recent: recent.into_iter().collect() }
+    }
+
+    fn cursor(&self, subscription: &str) -> Result<Option<u64>, StoreError> {
+        Ok(self.cursors.get(subscription).copied())
+    }
+}
