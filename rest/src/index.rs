@@ -1,0 +1,124 @@
+//! `GET /`: what there is here, for people who look and for programs that explore.
+
+use crate::json;
+
+/// A path, its methods, and what each does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathEntry<'a> {
+    /// The path, its variables as `:name`.
+    pub path: &'a str,
+    /// The methods with one sentence each. `HEAD` (beside `GET`) and `OPTIONS` go without saying.
+    pub methods: &'a [(Method, &'a str)],
+}
+
+/// A method that some path takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the methods of HTTP")]
+pub enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Method {
+    /// The name as requests have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    /// Every method.
+    pub(crate) const ALL: &'static [Self] = &[Self::Get, Self::Post, Self::Put, Self::Delete];
+
+    /// Takes a method as a request has it; `HEAD` is a `GET`.
+    pub(crate) fn parse(method: &str) -> Option<Self> {
+        match method {
+            "HEAD" => Some(Self::Get),
+            _ => Self::ALL.iter().copied().find(|known| known.as_str() == method),
+        }
+    }
+}
+
+/// The paths of the contract. [`route`](crate::route()) knows the same ones; a test holds the two together.
+pub(crate) const PATHS: &[PathEntry<'static>] = &[
+    PathEntry { path: "/", methods: &[(Method::Get, "This list.")] },
+    PathEntry {
+        path: "/data/:table",
+        methods: &[(
+            Method::Post,
+            "Insert a row (JSON object) or many (JSON array, or NDJSON); ?upsert=true updates rows that exist.",
+        )],
+    },
+    PathEntry {
+        path: "/data/:table/:key",
+        methods: &[
+            (Method::Get, "Read a row. A composite key has one segment per column."),
+            (Method::Put, "Merge members into a row; ?upsert=true inserts a missing one."),
+            (Method::Delete, "Delete a row."),
+        ],
+    },
+    PathEntry {
+        path: "/events",
+        methods: &[(Method::Get, "Captured events; ?table, operation, key, since, after, limit, order.")],
+    },
+    PathEntry { path: "/stats", methods: &[(Method::Get, "Counts and rates.")] },
+    PathEntry {
+        path: "/snapshot/:table",
+        methods: &[(Method::Get, "A table's rows with schema and sequence number; ?at=<sequence> as it was then.")],
+    },
+    PathEntry { path: "/replica/:table", methods: &[(Method::Get, "The rows that the replication subscriber keeps.")] },
+    PathEntry { path: "/schemas", methods: &[(Method::Get, "The schema in force of every table.")] },
+    PathEntry {
+        path: "/schema/:table",
+        methods: &[
+            (Method::Get, "A table's schema; ?version=<number> a past one."),
+            (Method::Put, "Declare or evolve a table's schema."),
+        ],
+    },
+    PathEntry { path: "/schema/:table/history", methods: &[(Method::Get, "Every version of a table's schema.")] },
+    PathEntry {
+        path: "/replay",
+        methods: &[(Method::Post, "Rebuild tables from the log and compare them with the live ones.")],
+    },
+    PathEntry { path: "/healthz", methods: &[(Method::Get, "Whether the service is alive.")] },
+    PathEntry { path: "/readyz", methods: &[(Method::Get, "Whether the service takes requests.")] },
+    PathEntry { path: "/metrics", methods: &[(Method::Get, "Metrics in the OpenMetrics text format.")] },
+];
+
+/// Writes the answer to `GET /`: the paths of the contract and then the embedder's own.
+pub fn write_index(out: &mut Vec<u8>, version: &str, own: &[PathEntry<'_>]) {
+    out.extend_from_slice(b"{\"name\":\"cdc\",\"version\":");
+    json::string(out, version);
+    out.extend_from_slice(b",\"paths\":[");
+    json::list(out, PATHS.iter().chain(own), |out, entry| {
+        out.extend_from_slice(b"{\"path\":");
+        json::string(out, entry.path);
+        out.extend_from_slice(b",\"methods\":{");
+        json::list(out, entry.methods, |out, (method, sentence)| {
+            json::string(out, method.as_str());
+            out.push(b':');
+            json::string(out, sentence);
+        });
+        out.extend_from_slice(b"}}");
+    });
+    out.extend_from_slice(b"]}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::assert_golden;
+
+    #[test]
+    fn the_index_lists_our_paths_and_the_embedders() {
+        let own = [PathEntry { path: "/subscriptions", methods: &[(Method::Get, "Every subscription.")] }];
+        let mut out = Vec::new();
+        write_index(&mut out, "1.2.3", &own);
+        assert_golden("index.json", &out);
+    }
+}

@@ -1,0 +1,327 @@
+//! The head of a request becomes a [`Request`].
+
+use crate::media_type::{insert_format, require_identity, require_json};
+use crate::place::Place;
+use crate::problem::{Problem, excerpt};
+use crate::query::Parameters;
+use crate::{Code, EventQuery, Limits, Method, Request, RowKey, TableName, percent};
+
+/// What of a request's head decides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestHead<'a> {
+    /// The method, in the case in which it came.
+    pub method: &'a str,
+    /// The raw path, not decoded.
+    pub path: &'a str,
+    /// The raw query without its `?`, not decoded.
+    pub query: Option<&'a str>,
+    /// The `Content-Type` header.
+    pub content_type: Option<&'a str>,
+    /// The `Content-Encoding` header.
+    pub content_encoding: Option<&'a str>,
+}
+
+/// Understands the head of a request, or says what is wrong with it: first the path, then the method, then names,
+/// keys and parameters, then the headers of the body.
+pub fn route(head: &RequestHead<'_>, limits: &Limits) -> Result<Request, Problem> {
+    let place = Place::find(head.path);
+    if head.method == "OPTIONS" {
+        // On anything, `*` included, and whatever the query: a preflight must not fail for what the request itself
+        // will be told.
+        return Ok(Request::Options { allow: allow(place.map_or(Method::ALL, |place| place.methods())) });
+    }
+    let Some(place) = place else {
+        let detail = format!("there is nothing at {}; GET / lists what there is", excerpt(head.path));
+        return Err(Problem::new(Code::UnknownPath, detail));
+    };
+    let Some(method) = Method::parse(head.method).filter(|method| place.methods().contains(method)) else {
+        return Err(method_not_allowed(head, place));
+    };
+    request(place, method, head, limits)
+}
+
+/// The request itself; the method is one that the place takes.
+fn request(place: Place<'_>, method: Method, head: &RequestHead<'_>, limits: &Limits) -> Result<Request, Problem> {
+    let parameters = |known| Parameters::parse(head.query, known);
+    Ok(match place {
+        Place::Rows { table } => {
+            let table = table_name(table, limits)?;
+            let upsert = parameters(&["upsert"])?.flag("upsert")?;
+            require_identity(head.content_encoding)?;
+            Request::Insert { table, upsert, format: insert_format(head.content_type)? }
+        }
+        Place::Row { table, key } => {
+            let (table, key) = (table_name(table, limits)?, RowKey::parse(key, limits)?);
+            match method {
+                Method::Put => {
+                    let upsert = parameters(&["upsert"])?.flag("upsert")?;
+                    require_identity(head.content_encoding)?;
+                    require_json(head.content_type)?;
+                    Request::Update { table, key, upsert }
+                }
+                Method::Delete => parameters(&[]).map(|_| Request::Delete { table, key })?,
+                Method::Get | Method::Post => parameters(&[]).map(|_| Request::ReadRow { table, key })?,
+            }
+        }
+        Place::Events => Request::Events(EventQuery::parse(head.query, limits)?),
+        Place::Snapshot { table } => {
+            let table = table_name(table, limits)?;
+            Request::Snapshot { table, at: parameters(&["at"])?.integer("at", 0..=u64::MAX)? }
+        }
+        Place::Schema { table } => {
+            let table = table_name(table, limits)?;
+            if method == Method::Put {
+                parameters(&[])?;
+                require_identity(head.content_encoding)?;
+                require_json(head.content_type)?;
+                Request::DeclareSchema { table }
+            } else {
+                let version = parameters(&["version"])?.integer("version", 1..=u64::from(u32::MAX))?;
+                Request::Schema { table, version: version.and_then(|version| u32::try_from(version).ok()) }
+            }
+        }
+        Place::Replica { table } => {
+            let table = table_name(table, limits)?;
+            parameters(&[]).map(|_| Request::Replica { table })?
+        }
+        Place::SchemaHistory { table } => {
+            let table = table_name(table, limits)?;
+            parameters(&[]).map(|_| Request::SchemaHistory { table })?
+        }
+        Place::Replay => {
+            parameters(&[])?;
+            require_identity(head.content_encoding)?;
+            // Nothing need be sent, and then there is no type either.
+            if head.content_type.is_some() {
+                require_json(head.content_type)?;
+            }
+            Request::Replay
+        }
+        Place::Index => parameters(&[]).map(|_| Request::Index)?,
+        Place::Statistics => parameters(&[]).map(|_| Request::Statistics)?,
+        Place::Schemas => parameters(&[]).map(|_| Request::Schemas)?,
+        Place::Health => parameters(&[]).map(|_| Request::Health)?,
+        Place::Readiness => parameters(&[]).map(|_| Request::Readiness)?,
+        Place::Metrics => parameters(&[]).map(|_| Request::Metrics)?,
+    })
+}
+
+fn table_name(raw: &str, limits: &Limits) -> Result<TableName, Problem> {
+    let name = percent::decode(raw)
+        .map_err(|why| Problem::new(Code::InvalidTableName, format!("the table name {} {why}", excerpt(raw))))?;
+    TableName::parse(&name, limits)
+}
+
+/// The value of an `Allow` header.
+fn allow(methods: &[Method]) -> String {
+    let mut names = Vec::new();
+    for method in methods {
+        names.push(method.as_str());
+        if *method == Method::Get {
+            names.push("HEAD");
+        }
+    }
+    names.push("OPTIONS");
+    names.join(", ")
+}
+
+fn method_not_allowed(head: &RequestHead<'_>, place: Place<'_>) -> Problem {
+    let allow = allow(place.methods());
+    let detail = format!("{} does not take {}; allowed is {allow}", excerpt(head.path), excerpt(head.method));
+    Problem::new(Code::MethodNotAllowed, detail).with_hint("allow", allow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::assert_golden;
+    use crate::index::PATHS;
+    use crate::{BodyKind, InsertFormat};
+
+    fn head<'a>(method: &'a str, target: &'a str) -> RequestHead<'a> {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        RequestHead { method, path, query, content_type: Some("application/json"), content_encoding: None }
+    }
+
+    fn ask(method: &str, target: &str) -> Request {
+        route(&head(method, target), &Limits::default()).unwrap_or_else(|problem| panic!("{target}: {problem}"))
+    }
+
+    fn refusal(method: &str, target: &str) -> Problem {
+        match route(&head(method, target), &Limits::default()) {
+            Ok(request) => panic!("{method} {target} became {request:?}"),
+            Err(problem) => problem,
+        }
+    }
+
+    fn table(name: &str) -> TableName {
+        TableName::parse(name, &Limits::default()).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    fn key(raw: &str) -> RowKey {
+        RowKey::parse(raw, &Limits::default()).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    #[test]
+    fn rows_are_written_and_read() {
+        let users = || table("users");
+        let (upsert, format) = (false, InsertFormat::Json);
+        assert_eq!(ask("POST", "/data/users"), Request::Insert { table: users(), upsert, format });
+        assert_eq!(ask("POST", "/data/users?upsert=true"), Request::Insert { table: users(), upsert: true, format });
+        assert_eq!(ask("PUT", "/data/users/1"), Request::Update { table: users(), key: key("1"), upsert });
+        assert_eq!(
+            ask("PUT", "/data/users/1?upsert=true"),
+            Request::Update { table: users(), key: key("1"), upsert: true }
+        );
+        assert_eq!(ask("DELETE", "/data/users/a/b"), Request::Delete { table: users(), key: key("a/b") });
+        assert_eq!(ask("GET", "/data/users/a%2Fb"), Request::ReadRow { table: users(), key: key("a%2Fb") });
+    }
+
+    #[test]
+    fn the_past_can_be_asked_for() {
+        let users = || table("users");
+        assert_eq!(ask("GET", "/snapshot/users"), Request::Snapshot { table: users(), at: None });
+        assert_eq!(ask("GET", "/snapshot/users?at=7"), Request::Snapshot { table: users(), at: Some(7) });
+        assert_eq!(ask("GET", "/schema/users?version=2"), Request::Schema { table: users(), version: Some(2) });
+        assert_eq!(ask("GET", "/schema/users/history"), Request::SchemaHistory { table: users() });
+        for target in ["/snapshot/users?at=-1", "/snapshot/users?at=", "/schema/users?version=0"] {
+            assert_eq!(refusal("GET", target).code(), Code::InvalidParameter, "{target}");
+        }
+    }
+
+    #[test]
+    fn every_path_of_the_index_is_routed_with_its_methods_and_no_others() {
+        for entry in PATHS {
+            let target = entry.path.replace(":table", "users").replace(":key", "1");
+            let methods: Vec<_> = entry.methods.iter().map(|(method, _)| *method).collect();
+            assert_eq!(Place::find(&target).map(Place::methods), Some(methods.as_slice()), "{target}");
+            for method in Method::ALL {
+                let routed = route(&head(method.as_str(), &target), &Limits::default());
+                assert_eq!(routed.is_ok(), methods.contains(method), "{} {target}", method.as_str());
+            }
+            assert_eq!(route(&head("HEAD", &target), &Limits::default()).is_ok(), methods.contains(&Method::Get));
+        }
+    }
+
+    #[test]
+    fn head_is_routed_as_get() {
+        assert_eq!(ask("HEAD", "/stats"), Request::Statistics);
+    }
+
+    #[test]
+    fn unknown_paths_are_not_found() {
+        for target in [
+            "",
+            "*",
+            "/x",
+            "/data",
+            "/Data/users",
+            "/events/",
+            "//events",
+            "/events/1",
+            "/snapshot",
+            "/snapshot/a/b",
+            "/schema/a/b",
+            "/schema/a/history/",
+            "/schemas/",
+            "/replica/a/",
+            "/%65vents",
+        ] {
+            assert_eq!(refusal("GET", target).code(), Code::UnknownPath, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_known_path_with_another_method_says_which_it_takes() {
+        for (method, target, allow) in [
+            ("GET", "/data/users", "POST, OPTIONS"),
+            ("PATCH", "/data/users/1", "GET, HEAD, PUT, DELETE, OPTIONS"),
+            ("get", "/events", "GET, HEAD, OPTIONS"),
+            ("DELETE", "/schema/users", "GET, HEAD, PUT, OPTIONS"),
+            ("GET", "/replay", "POST, OPTIONS"),
+        ] {
+            let problem = refusal(method, target);
+            assert_eq!(problem.status(), 405);
+            assert!(problem.headers().any(|header| header == ("allow", allow)), "{target}");
+        }
+        let mut body = Vec::new();
+        refusal("PATCH", "/data/users/1").write(&mut body);
+        assert_golden("problem-method-not-allowed.json", &body);
+    }
+
+    #[test]
+    fn options_answers_on_anything() {
+        assert_eq!(ask("OPTIONS", "/stats?x=%"), Request::Options { allow: "GET, HEAD, OPTIONS".into() });
+        for target in ["*", "/nowhere"] {
+            assert_eq!(
+                ask("OPTIONS", target),
+                Request::Options { allow: "GET, HEAD, POST, PUT, DELETE, OPTIONS".into() }
+            );
+        }
+    }
+
+    #[test]
+    fn names_that_could_climb_or_match_are_refused() {
+        for target in ["/data/../x", "/data/%2e%2e/x", "/data/a%2Fb/x", "/data/*/x", "/data/a%00/x", "/data//x"] {
+            assert_eq!(refusal("GET", target).code(), Code::InvalidTableName, "{target}");
+        }
+        for target in ["/snapshot/", "/snapshot/a%2", "/schema//history", "/replica/%FF"] {
+            assert_eq!(refusal("GET", target).code(), Code::InvalidTableName, "{target}");
+        }
+        assert_eq!(refusal("POST", "/data/").code(), Code::InvalidTableName);
+        assert_eq!(refusal("GET", "/data/users/").code(), Code::InvalidKey);
+    }
+
+    #[test]
+    fn parameters_that_a_path_does_not_take_are_refused() {
+        for (method, target) in [
+            ("GET", "/stats?x=1"),
+            ("GET", "/events?tabel=users"),
+            ("DELETE", "/data/users/1?upsert=true"),
+            ("POST", "/data/users?upsert=yes"),
+            ("POST", "/replay?table=users"),
+        ] {
+            assert_eq!(refusal(method, target).code(), Code::InvalidParameter, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_body_must_say_what_it_is() {
+        let limits = Limits::default();
+        for (method, target) in [("POST", "/data/users"), ("PUT", "/data/users/1"), ("PUT", "/schema/users")] {
+            for (content_type, encoding) in
+                [(None, None), (Some("text/plain"), None), (Some("application/json"), Some("gzip"))]
+            {
+                let head = RequestHead { content_type, content_encoding: encoding, ..head(method, target) };
+                assert!(route(&head, &limits).is_err_and(|problem| problem.status() == 415), "{method} {target}");
+            }
+        }
+        // What has no body is not asked.
+        let head = RequestHead { content_type: Some("x"), content_encoding: Some("x"), ..head("GET", "/stats") };
+        assert_eq!(route(&head, &limits), Ok(Request::Statistics));
+    }
+
+    #[test]
+    fn a_replay_needs_no_body_and_so_no_type() {
+        let limits = Limits::default();
+        let with = |content_type| RequestHead { content_type, ..head("POST", "/replay") };
+        assert_eq!(route(&with(None), &limits), Ok(Request::Replay));
+        assert!(route(&with(Some("text/plain")), &limits).is_err_and(|problem| problem.status() == 415));
+    }
+
+    #[test]
+    fn the_body_that_follows_is_named() {
+        let lines = RequestHead { content_type: Some("application/x-ndjson"), ..head("POST", "/data/users") };
+        let lines = route(&lines, &Limits::default()).map(|request| request.body());
+        assert_eq!(lines, Ok(BodyKind::RowLines));
+        assert_eq!(ask("POST", "/data/users").body(), BodyKind::RowOrRows);
+        assert_eq!(ask("PUT", "/data/users/1").body(), BodyKind::Row);
+        assert_eq!(ask("PUT", "/schema/users").body(), BodyKind::Declaration);
+        assert_eq!(ask("POST", "/replay").body(), BodyKind::Replay);
+        assert_eq!(ask("DELETE", "/data/users/1").body(), BodyKind::None);
+        assert_eq!(BodyKind::Row.max_bytes(&Limits::default()), 1 << 20);
+    }
+}
