@@ -109,6 +109,7 @@ impl Capture {
             schemas: Vec::new(),
             writes: Vec::with_capacity(changes.len()),
             places: Vec::new(),
+            damaged: None,
         };
 
         let mut prepared = Vec::with_capacity(changes.len());
@@ -120,6 +121,11 @@ impl Capture {
         for prepared in prepared {
             let outcome = prepared.and_then(|prepared| decision.decide(&mut self.tables, prepared));
             outcomes.push(outcome.map(|()| decision.writes.len() as u64 - 1));
+        }
+        if let Some(error) = decision.damaged {
+            // Tables may have been widened by changes that are given up with this one.
+            self.forget();
+            return Err(error);
         }
 
         let (schemas, writes) = (decision.schemas, decision.writes);
@@ -202,6 +208,10 @@ impl Capture {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let schema = self.tables[table].table.schema();
+        if schema.version == 0 && decision.settings.schema_mode == SchemaMode::Strict {
+            // Nothing in a batch can bring the table about, so what else is wrong with the change does not matter.
+            return Ok(Err(unknown_table(&change.table)));
+        }
         Ok(keyed(change, schema, decision.settings).map(|keyed| {
             let row = decision.rows.slot(table, keyed.key);
             Prepared { table, row, action: keyed.action, name: keyed.table, image: keyed.image, lacking: keyed.lacking, origin: keyed.origin }
@@ -230,7 +240,7 @@ struct Prepared {
     name: String,
     /// None for a delete.
     image: Option<Image>,
-    /// Key columns that the path names and the image lacks, with the text of their values: needed for an insert.
+    /// Key columns that the address names and the image lacks, with their parts of it: needed for an insert.
     lacking: Vec<(String, String)>,
     origin: Option<Origin>,
 }
@@ -268,7 +278,7 @@ fn keyed(change: Change, schema: &TableSchema, settings: &Settings) -> Checked<K
                             return Err(mismatch(column, part, image.value(member)));
                         }
                     }
-                    None => lacking.push((column.clone(), key_value(schema, column, part))),
+                    None => lacking.push((column.clone(), part.clone())),
                 }
             }
         }
@@ -284,6 +294,9 @@ fn member(image: &Image, column: &str) -> Option<usize> {
 /// A key given in parts must have as many as the table's key has columns.
 pub fn check_address(address: &[String], schema: &TableSchema) -> Checked<()> {
     let columns = &schema.primary_key;
+    if schema.version == 0 && address.len() > 1 {
+        return Err(unknown_table(&schema.name));
+    }
     if address.len() != columns.len() {
         return Err(Refusal::new(
             RefusalCode::UnknownRow,
@@ -399,6 +412,8 @@ struct Decision<'a> {
     writes: Vec<Write>,
     /// Scratch: the columns of the members of the image at hand.
     places: Vec<usize>,
+    /// A row in the store that is none: not the writer's fault, so the batch fails.
+    damaged: Option<StoreError>,
 }
 
 impl Decision<'_> {
@@ -417,20 +432,22 @@ impl Decision<'_> {
             _ if known => return Err(unknown_row(&change.name, &slot.key)),
             _ => return Err(unknown_table(&change.name)),
         };
-        if !known {
-            if self.settings.schema_mode == SchemaMode::Strict {
-                return Err(unknown_table(&change.name));
-            }
-            if self.room_for_tables == 0 {
-                return Err(too_many_tables(&change.name, self.settings.max_tables));
-            }
+        if !known && self.room_for_tables == 0 {
+            return Err(too_many_tables(&change.name, self.settings.max_tables));
         }
         let (image, widened) = match change.image {
             None => (None, None),
             Some(image) => {
                 let whole = operation == Operation::Insert;
                 let image = if whole && !change.lacking.is_empty() {
-                    Image::stored(image::prepend(&image, &change.lacking))?
+                    // Valued by the schema as the changes before left it, so that it does not matter which of them
+                    // came in the same batch.
+                    let members: Vec<(String, String)> = change
+                        .lacking
+                        .iter()
+                        .map(|(column, part)| (column.clone(), key_value(table.schema(), column, part)))
+                        .collect();
+                    Image::stored(image::prepend(&image, &members))?
                 } else {
                     image
                 };
@@ -441,8 +458,10 @@ impl Decision<'_> {
         let after = match (operation, image) {
             (Operation::Update, Some(patch)) => {
                 let columns = widened.as_ref().unwrap_or(table.schema()).columns.len();
-                let text = slot.image.take().unwrap_or_default();
-                let row = Image::stored(text)?;
+                let row = Image::stored(slot.image.take().unwrap_or_default()).inspect_err(|refusal| {
+                    let message = format!("the stored row {:?} of `{}` is damaged: {refusal}", slot.key, change.name);
+                    self.damaged.get_or_insert(StoreError::Failed(message));
+                })?;
                 let merged = merged(&row, &patch, table, columns, &self.places);
                 slot.image = Some(row.into_text());
                 Some(merged)

@@ -27,3 +27,5 @@ pub mod store;
 mod component;
 #[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod oracle;

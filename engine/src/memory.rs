@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::capture::{Action, Capture, Captured, Change};
-use crate::event::{Event, Operation, TableSchema};
+use crate::event::{Column, ColumnType, Event, Operation, TableSchema};
+use crate::oracle::{self, Oracle};
+use crate::schema::Declaration;
 use crate::store::{
-    Batch, Bounds, Counters, EventRange, EventSlice, Head, Row, Settings, Store, StoreError, TableCount, View,
+    Batch, Bounds, Counters, EventRange, EventSlice, Head, Row, SchemaMode, Settings, Store, StoreError, TableCount, View,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,8 @@ pub(crate) struct MemoryStore {
     /// The next commit fails with this.
     pub(crate) failure: RefCell<Option<StoreError>>,
     pub(crate) commits: RefCell<usize>,
+    /// Every call of `rows`: table and keys.
+    pub(crate) reads: RefCell<Vec<(String, Vec<String>)>>,
 }
 
 impl MemoryStore {
@@ -48,6 +52,77 @@ impl MemoryStore {
 
     pub(crate) fn capture(&self, now_ms: u64, changes: Vec<Change>) -> Captured {
         Capture::default().capture(self, now_ms, changes, vec![]).expect("the store takes it")
+    }
+
+    /// An empty store with the oracle's limits and tables.
+    pub(crate) fn like(oracle: &Oracle) -> Self {
+        let store = Self::default();
+        for (name, columns, key) in oracle::declarations() {
+            let declaration = declaration(name, &columns, &key);
+            Capture::default().declare(&store, 0, declaration).expect("it is a schema");
+        }
+        *store.settings.borrow_mut() = Settings {
+            schema_mode: if oracle.strict { SchemaMode::Strict } else { SchemaMode::Infer },
+            max_row_bytes: oracle.max_row_bytes,
+            max_key_bytes: oracle.max_key_bytes,
+            max_depth: oracle::MAX_DEPTH,
+            max_columns: oracle.max_columns,
+            max_tables: oracle.max_tables,
+            ..Settings::default()
+        };
+        store
+    }
+
+    /// A store that has captured the batches at 1,000 ms, 2,000 ms and so on, and the oracle that agrees with it.
+    pub(crate) fn filled(batches: &[Vec<oracle::Change>]) -> (Self, Oracle) {
+        let mut oracle = Oracle::declared();
+        let store = Self::like(&oracle);
+        for (batch, now_ms) in batches.iter().zip((1_000..).step_by(1_000)) {
+            store.capture(now_ms, batch.iter().map(Into::into).collect());
+            for change in batch {
+                // Whether it should have been refused is what capture's own tests are about.
+                let _ = oracle.decide(change);
+            }
+        }
+        (store, oracle)
+    }
+}
+
+impl From<&oracle::Change> for Change {
+    fn from(given: &oracle::Change) -> Self {
+        Self {
+            table: given.table.to_owned(),
+            action: match given.action {
+                oracle::Action::Insert => Action::Insert,
+                oracle::Action::Update => Action::Update,
+                oracle::Action::Upsert => Action::Upsert,
+                oracle::Action::Delete => Action::Delete,
+            },
+            key: given.address.clone(),
+            image: given.bytes(),
+            origin: None,
+        }
+    }
+}
+
+pub(crate) fn declaration(name: &str, columns: &[oracle::Column], key: &[&str]) -> Declaration {
+    let column_type = |kind| match kind {
+        "String" => ColumnType::String,
+        "Number" => ColumnType::Number,
+        "Boolean" => ColumnType::Boolean,
+        "Object" => ColumnType::Object,
+        "Array" => ColumnType::Array,
+        _ => ColumnType::Any,
+    };
+    let columns = columns.iter().map(|column| Column {
+        name: column.name.clone(),
+        column_type: column_type(column.kind),
+        nullable: column.nullable,
+    });
+    Declaration {
+        name: name.to_owned(),
+        columns: columns.collect(),
+        primary_key: key.iter().map(|&name| name.to_owned()).collect(),
     }
 }
 
@@ -79,6 +154,7 @@ impl Store for MemoryStore {
     }
 
     fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<String>>, StoreError> {
+        self.reads.borrow_mut().push((table.to_owned(), keys.to_vec()));
         let state = self.state();
         Ok(keys.iter().map(|key| state.rows.get(&(table.to_owned(), key.clone())).cloned()).collect())
     }
@@ -124,7 +200,9 @@ impl Store for MemoryStore {
     }
 
     fn save_cursor(&self, subscription: &str, acknowledged: u64) -> Result<(), StoreError> {
-        self.change(|state| drop(state.cursors.insert(subscription.to_owned(), acknowledged)));
+        self.change(|state| {
+            state.cursors.insert(subscription.to_owned(), acknowledged);
+        });
         Ok(())
     }
 
@@ -163,7 +241,7 @@ impl View for Rc<State> {
     }
 
     fn events(&self, range: &EventRange) -> Result<EventSlice, StoreError> {
-        if range.after < self.dropped {
+        if range.after < self.dropped && range.after < self.events.len() as u64 {
             return Err(StoreError::Dropped(self.dropped + 1));
         }
         let mut found: Vec<Event> = self
@@ -179,8 +257,15 @@ impl View for Rc<State> {
         if range.newest_first {
             found.reverse();
         }
-        let complete = found.len() <= range.max_events as usize;
-        found.truncate(range.max_events as usize);
+        let mut bytes = 0;
+        let fitting = found.iter().take(range.max_events as usize).take_while(|event| {
+            let fits = bytes <= range.max_bytes as usize;
+            bytes += [&event.before, &event.after].into_iter().flatten().map(String::len).sum::<usize>();
+            fits
+        });
+        let fitting = fitting.count();
+        let complete = fitting == found.len();
+        found.truncate(fitting);
         Ok(EventSlice { events: found, complete })
     }
 

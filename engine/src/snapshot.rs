@@ -130,10 +130,15 @@ pub fn verify<V: View>(
     if from_sequence < bounds.oldest {
         return Err(StoreError::Dropped(bounds.oldest).into());
     }
+    if from_sequence > bounds.newest + 1 {
+        return Err(SnapshotError::InTheFuture(bounds.newest));
+    }
     let to_sequence = to.unwrap_or(bounds.newest);
     let undo = undone(view, table, to_sequence, max_keys)?;
-    let mut live = Merge::new(undo.clone(), true);
-    let (mut replay, events) = replayed(view, table, from_sequence, to_sequence, undo, max_keys)?;
+    // Before the first event there is nothing that a way back could lead to.
+    let base = if from_sequence > 1 { undo.clone() } else { Overrides::new() };
+    let mut live = Merge::new(undo, true);
+    let (mut replay, events) = replayed(view, table, from_sequence, to_sequence, base, max_keys)?;
     let (replayed_rows, replayed_checksum) = checksum(view, table, &mut replay)?;
     let (live_rows, live_checksum) = checksum(view, table, &mut live)?;
     Ok(ReplayReport {
@@ -237,36 +242,36 @@ fn checksum<V: View>(view: &V, table: &str, merge: &mut Merge) -> Result<(u64, u
 #[derive(Debug)]
 struct Merge {
     overrides: Peekable<btree_map::IntoIter<String, past::Override>>,
-    /// Whether present rows that nothing stands in for are part of it.
-    base: bool,
     /// Present rows that were read and not yet answered.
     page: VecDeque<Row>,
     /// The last present row that was read.
     after: Option<String>,
+    /// Whether there are no more present rows to read.
     exhausted: bool,
 }
 
 impl Merge {
+    /// Without `base`, present rows that nothing stands in for are no part of it.
     fn new(overrides: Overrides, base: bool) -> Self {
-        Self { overrides: overrides.into_iter().peekable(), base, page: VecDeque::new(), after: None, exhausted: false }
+        Self { overrides: overrides.into_iter().peekable(), page: VecDeque::new(), after: None, exhausted: !base }
     }
 
     fn next<V: View>(&mut self, view: &V, table: &str, max_rows: u32, max_bytes: u32) -> Result<Vec<Row>, StoreError> {
-        let plain = self.base && self.page.is_empty() && self.overrides.peek().is_none();
-        if plain {
+        if self.page.is_empty() && self.overrides.peek().is_none() {
             // Nothing stands in for anything (any more): the store's pages are the answer.
             return self.read(view, table, max_rows, max_bytes);
         }
         let mut rows = Vec::new();
         let mut bytes = 0;
-        while rows.len() < max_rows as usize && bytes < max_bytes as usize {
+        // No rows would mean the end, so there is always one to answer.
+        while rows.is_empty() || (rows.len() < max_rows as usize && bytes < max_bytes as usize) {
             if self.page.is_empty() && !self.exhausted {
                 self.page = self.read(view, table, max_rows, max_bytes)?.into();
             }
             let row = match (self.page.front(), self.overrides.peek()) {
                 (None, None) => break,
-                (Some(present), Some((key, _))) if present.key < *key => self.page.pop_front().filter(|_| self.base),
-                (Some(_), None) => self.page.pop_front().filter(|_| self.base),
+                (Some(present), Some((key, _))) if present.key < *key => self.page.pop_front(),
+                (Some(_), None) => self.page.pop_front(),
                 (present, Some((key, _))) => {
                     if present.is_some_and(|present| present.key == *key) {
                         self.page.pop_front();

@@ -1,0 +1,128 @@
+//! What went wrong, as the problem that a client sees. The one place where errors become answers.
+
+use cdc_rest::{Code, Problem};
+use http::{Response, StatusCode};
+
+use super::{Answer, AnswerBody, extend};
+use crate::ingest::IngestError;
+use crate::sandbox::{
+    DeclareError, EngineError, QueryError, Refusal, RefusalCode, SnapshotError, WitStoreError,
+};
+use crate::store::StoreError;
+
+/// When a client may try again after something that passes by itself.
+const SOON_SECONDS: u32 = 1;
+/// When a client may try again after something that a person must mend.
+const LATER_SECONDS: u32 = 30;
+
+pub(super) fn answer(problem: &Problem) -> Answer {
+    let mut out = Vec::with_capacity(256);
+    problem.write(&mut out);
+    let mut answer = Response::new(AnswerBody::from(out));
+    *answer.status_mut() = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    extend(answer.headers_mut(), problem.headers());
+    answer
+}
+
+pub(super) fn ingest(error: &IngestError) -> Problem {
+    match error {
+        IngestError::QueueFull { .. } => Problem::queue_full(SOON_SECONDS),
+        IngestError::Store(error) => store(error),
+        IngestError::EngineStore(message) => {
+            tracing::error!(error = %message, "the engine could not use the store");
+            Problem::store_failed()
+        }
+        // The ingest thread has logged it with its backtrace.
+        IngestError::Engine(_) => Problem::engine_failed(),
+        IngestError::Stopping => Problem::shutting_down(SOON_SECONDS),
+    }
+}
+
+fn store(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Full(_) => Problem::storage_full(LATER_SECONDS),
+        StoreError::GivenUp(_) => Problem::queue_full(SOON_SECONDS),
+        StoreError::Dropped { oldest } => Problem::dropped(*oldest),
+        StoreError::TooLarge(message) => Problem::new(Code::BodyTooLarge, message.to_string()),
+        StoreError::Failed(_) | StoreError::Corrupt(_) => {
+            tracing::error!(%error, "the store failed");
+            Problem::store_failed()
+        }
+    }
+}
+
+pub(super) fn engine(_logged: &EngineError) -> Problem {
+    Problem::engine_failed()
+}
+
+fn engine_store(error: &WitStoreError) -> Problem {
+    match error {
+        WitStoreError::Full(_) => Problem::storage_full(LATER_SECONDS),
+        WitStoreError::Dropped(oldest) => Problem::dropped(*oldest),
+        WitStoreError::Failed(message) => {
+            tracing::error!(error = %message, "the engine could not use the store");
+            Problem::store_failed()
+        }
+    }
+}
+
+pub(super) fn query(error: QueryError, table: &str) -> Problem {
+    match error {
+        QueryError::UnknownTable(table) => Problem::unknown_table(&table),
+        QueryError::UnknownRow(message) => Problem::new(Code::UnknownRow, message),
+        QueryError::UnknownVersion(version) => Problem::unknown_version(table, version),
+        QueryError::InTheFuture(newest) => Problem::in_the_future(newest),
+        QueryError::Store(error) => engine_store(&error),
+    }
+}
+
+pub(super) fn schema_query(error: QueryError, table: &str) -> Problem {
+    match error {
+        QueryError::UnknownTable(table) => Problem::unknown_schema(&table),
+        other => query(other, table),
+    }
+}
+
+pub(super) fn snapshot(error: SnapshotError) -> Problem {
+    match error {
+        SnapshotError::UnknownTable(table) => Problem::unknown_table(&table),
+        SnapshotError::InTheFuture(newest) => Problem::in_the_future(newest),
+        SnapshotError::TooFarBack(max_keys) => Problem::too_far_back(max_keys),
+        SnapshotError::Store(error) => engine_store(&error),
+    }
+}
+
+pub(super) fn declare(error: DeclareError) -> Problem {
+    match error {
+        DeclareError::Refused(refusal) => refused(refusal),
+        DeclareError::Store(error) => engine_store(&error),
+    }
+}
+
+pub(super) fn refused(refusal: Refusal) -> Problem {
+    Problem::refused(code(refusal.code), refusal.message, refusal.column)
+}
+
+fn code(code: RefusalCode) -> Code {
+    match code {
+        RefusalCode::InvalidJson => Code::InvalidJson,
+        RefusalCode::NotAnObject => Code::NotAnObject,
+        RefusalCode::DuplicateMember => Code::DuplicateMember,
+        RefusalCode::MissingKey => Code::MissingKey,
+        RefusalCode::InvalidKey => Code::InvalidKey,
+        RefusalCode::KeyMismatch => Code::KeyMismatch,
+        RefusalCode::KeyTooLong => Code::KeyTooLong,
+        RefusalCode::RowTooLarge => Code::RowTooLarge,
+        RefusalCode::TooDeep => Code::TooDeep,
+        RefusalCode::TooManyColumns => Code::TooManyColumns,
+        RefusalCode::TooManyTables => Code::TooManyTables,
+        RefusalCode::InvalidTableName => Code::InvalidTableName,
+        RefusalCode::InvalidColumnName => Code::InvalidColumnName,
+        RefusalCode::UnknownTable => Code::UnknownTable,
+        RefusalCode::UnknownRow => Code::UnknownRow,
+        RefusalCode::RowExists => Code::RowExists,
+        RefusalCode::SchemaViolation => Code::SchemaViolation,
+        RefusalCode::SchemaConflict => Code::SchemaConflict,
+        RefusalCode::InvalidSchema => Code::InvalidSchema,
+    }
+}

@@ -1,0 +1,181 @@
+//! Events, statistics and schemas.
+
+use cdc_rest::{
+    EventRef, EventsWriter, OriginRef, TableName, write_schema, write_schema_history, write_schemas,
+    write_statistics,
+};
+
+use super::{Api, Outcome, full, json, problems};
+use crate::sandbox::{
+    Column, ColumnType, EngineError, Event, EventPage, EventQuery, Instance, Operation, Order, QueryError, TableSchema,
+};
+
+/// Up to this many events a query is answered on the thread that reads requests; more take long enough to be worth a
+/// thread of their own.
+const SHORT_PAGE: u32 = 1_000;
+
+impl Api {
+    /// `GET /events`.
+    pub(super) async fn events(&self, query: cdc_rest::EventQuery) -> Outcome {
+        let query = EventQuery {
+            table: query.table.map(TableName::into_string),
+            operation: query.operation.map(|operation| match operation {
+                cdc_rest::Operation::Insert => Operation::Insert,
+                cdc_rest::Operation::Update => Operation::Update,
+                cdc_rest::Operation::Delete => Operation::Delete,
+                cdc_rest::Operation::Truncate => Operation::Truncate,
+            }),
+            key: query.key,
+            since: query.since_ms,
+            after: query.after,
+            limit: query.limit,
+            order: match query.order {
+                cdc_rest::Order::Ascending => Order::Ascending,
+                cdc_rest::Order::Descending => Order::Descending,
+            },
+        };
+        let page = if query.limit <= SHORT_PAGE {
+            self.query(|instance| instance.events(&query), "").await?
+        } else {
+            let readers = self.readers.clone();
+            let page = tokio::task::spawn_blocking(move || readers.run(|instance| instance.events(&query))).await;
+            page.map_err(|_| cdc_rest::Problem::engine_failed())?
+                .map_err(|error| problems::engine(&error))?
+                .map_err(|error| problems::query(error, ""))?
+        };
+        Ok(full(cdc_rest::JSON, render(&page)))
+    }
+
+    /// `GET /stats`.
+    pub(super) async fn statistics(&self) -> Outcome {
+        let statistics = self.query(Instance::stats, "").await?;
+        Ok(json(|out| {
+            write_statistics(
+                out,
+                &cdc_rest::Statistics {
+                    total_events: statistics.total_events,
+                    inserts: statistics.inserts,
+                    updates: statistics.updates,
+                    deletes: statistics.deletes,
+                    truncates: statistics.truncates,
+                    tables: &statistics.tables,
+                    last_event_time_ms: statistics.last_event_time,
+                    events_per_second: statistics.events_per_second,
+                    current_sequence: statistics.current_sequence,
+                    // Nothing waits for a stream publisher while there is none.
+                    buffer_size: 0,
+                },
+            );
+        }))
+    }
+
+    /// `GET /schemas`.
+    pub(super) async fn schemas(&self) -> Outcome {
+        let schemas: Vec<_> = self.query(Instance::schemas, "").await?.into_iter().map(rest_schema).collect();
+        Ok(json(|out| write_schemas(out, &schemas)))
+    }
+
+    /// `GET /schema/:table`.
+    pub(super) async fn schema(&self, table: TableName, version: Option<u32>) -> Outcome {
+        let schema = self.schema_query(|instance| instance.schema(table.as_str(), version), table.as_str()).await?;
+        Ok(json(|out| write_schema(out, &rest_schema(schema))))
+    }
+
+    /// `GET /schema/:table/history`.
+    pub(super) async fn schema_history(&self, table: TableName) -> Outcome {
+        let history = self.schema_query(|instance| instance.schema_history(table.as_str()), table.as_str()).await?;
+        let history: Vec<_> = history.into_iter().map(rest_schema).collect();
+        Ok(json(|out| write_schema_history(out, table.as_str(), &history)))
+    }
+
+    async fn query<T>(
+        &self,
+        call: impl FnOnce(&mut Instance) -> Result<Result<T, QueryError>, EngineError>,
+        table: &str,
+    ) -> Result<T, cdc_rest::Problem> {
+        let answered = self.readers.short(call).await.map_err(|error| problems::engine(&error))?;
+        answered.map_err(|error| problems::query(error, table))
+    }
+
+    async fn schema_query<T>(
+        &self,
+        call: impl FnOnce(&mut Instance) -> Result<Result<T, QueryError>, EngineError>,
+        table: &str,
+    ) -> Result<T, cdc_rest::Problem> {
+        let answered = self.readers.short(call).await.map_err(|error| problems::engine(&error))?;
+        answered.map_err(|error| problems::schema_query(error, table))
+    }
+}
+
+fn render(page: &EventPage) -> Vec<u8> {
+    let images = |event: &Event| event.before.as_ref().map_or(0, String::len) + event.after.as_ref().map_or(0, String::len);
+    let mut out = Vec::with_capacity(128 + page.events.iter().map(|event| images(event) + 256).sum::<usize>());
+    let mut writer = EventsWriter::begin(&mut out);
+    for event in &page.events {
+        writer.event(&mut out, &event_ref(event));
+    }
+    writer.end(&mut out, page.next_after, page.bounds.oldest);
+    out
+}
+
+fn event_ref(event: &Event) -> EventRef<'_> {
+    EventRef {
+        sequence: event.sequence,
+        timestamp_ms: event.timestamp,
+        table: &event.table,
+        operation: match event.operation {
+            Operation::Insert => cdc_rest::Operation::Insert,
+            Operation::Update => cdc_rest::Operation::Update,
+            Operation::Delete => cdc_rest::Operation::Delete,
+            Operation::Truncate => cdc_rest::Operation::Truncate,
+        },
+        before: event.before.as_deref().map(str::as_bytes),
+        after: event.after.as_deref().map(str::as_bytes),
+        schema_version: event.schema_version,
+        origin: event.origin.as_ref().map(|origin| OriginRef {
+            source: &origin.source,
+            transaction: origin.transaction.as_deref(),
+            position: origin.position.as_deref(),
+            snapshot: origin.snapshot,
+        }),
+    }
+}
+
+pub(super) fn rest_schema(schema: TableSchema) -> cdc_rest::TableSchema {
+    cdc_rest::TableSchema {
+        name: schema.name,
+        columns: schema
+            .columns
+            .into_iter()
+            .map(|column| cdc_rest::Column {
+                name: column.name,
+                column_type: match column.column_type {
+                    ColumnType::String => cdc_rest::ColumnType::String,
+                    ColumnType::Number => cdc_rest::ColumnType::Number,
+                    ColumnType::Boolean => cdc_rest::ColumnType::Boolean,
+                    ColumnType::Object => cdc_rest::ColumnType::Object,
+                    ColumnType::Array => cdc_rest::ColumnType::Array,
+                    ColumnType::Any => cdc_rest::ColumnType::Any,
+                },
+                nullable: column.nullable,
+            })
+            .collect(),
+        primary_key: schema.primary_key,
+        version: schema.version,
+    }
+}
+
+pub(super) fn wit_column(column: cdc_rest::Column) -> Column {
+    Column {
+        name: column.name,
+        column_type: match column.column_type {
+            cdc_rest::ColumnType::String => ColumnType::String,
+            cdc_rest::ColumnType::Number => ColumnType::Number,
+            cdc_rest::ColumnType::Boolean => ColumnType::Boolean,
+            cdc_rest::ColumnType::Object => ColumnType::Object,
+            cdc_rest::ColumnType::Array => ColumnType::Array,
+            cdc_rest::ColumnType::Any => ColumnType::Any,
+        },
+        nullable: column.nullable,
+    }
+}

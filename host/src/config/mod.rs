@@ -1,0 +1,224 @@
+//! The command line of `cdc`, its `CDC_…` variables and its configuration file.
+//!
+//! [`parse`] is the only door: it takes the arguments, the environment and the working folder, and answers with what
+//! to do, its settings checked and complete. It prints nothing, reads one file at most, and changes nothing.
+//!
+//! An option of `cdc serve` is one field of [`ServeSettings`] or [`Limits`]: from it come the flag, the variable, the
+//! key in the file, the bounds, the default and the help. A flag beats a variable, a variable the file, the file the
+//! default; a wrong value is refused even where a stronger one overrides it. Paths are taken from the working folder.
+
+mod error;
+mod file;
+mod print;
+mod resolve;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use error::ConfigError;
+pub use resolve::{Environment, Origin};
+pub use settings::{Limits, ServeSettings};
+pub use value::{Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB};
+
+use crate::tail::TailSettings;
+use file::ConfigFile;
+use resolve::Key;
+
+/// The data folder unless another is named.
+pub const DEFAULT_DATA: &str = "./cdc-data";
+/// The configuration file that is read from the working folder when none is named.
+pub const DEFAULT_FILE: &str = "cdc.toml";
+
+const CONFIG_VARIABLE: &str = "CDC_CONFIG";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Run the service.
+    Serve(Box<Serve>),
+    /// Print this text, the effective configuration as TOML, and exit.
+    PrintConfig(String),
+    /// Follow the events of a running service.
+    Tail(TailSettings),
+    /// Check a data folder offline.
+    Verify(VerifySettings),
+    /// Write the built-in engine component.
+    Engine(EngineSettings),
+}
+
+/// `cdc serve` with where its configuration came from.
+#[derive(Debug)]
+pub struct Serve {
+    /// The options.
+    pub settings: ServeSettings,
+    /// The configuration file that was read, to be logged at the start.
+    pub config_file: Option<PathBuf>,
+    /// What looks like a mistake but does no harm; to be logged at the start.
+    pub warnings: Vec<String>,
+}
+
+/// What `cdc verify` runs with.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct VerifySettings {
+    /// Folder to check; no service may be running on it
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
+    pub data: PathBuf,
+
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `cdc engine` runs with.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// File to write to [default: stdout]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cdc serve                                           serve on 127.0.0.1:8002, data in ./cdc-data
+  cdc serve --listen 0.0.0.0:8002 --retention-age 7d  every address, a week of events
+  cdc serve --print-config                            what is configured, and where
+  cdc tail --table users --operation UPDATE           follow the changes of one table
+  cdc tail --from-start --json --once | jq .table     all events as JSON lines
+  cdc verify --data ./cdc-data                        check a data folder offline
+  cdc engine engine.wasm                              take the engine component out
+
+Run `cdc <command> --help` for the options of a command.";
+
+/// Change data capture: every row change once, in one durable order, delivered at least once
+#[derive(Parser)]
+#[command(name = "cdc", version, max_term_width = 120, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: CliCommand,
+}
+
+#[derive(Subcommand)]
+enum CliCommand {
+    /// Run the service
+    #[command(after_help = PRECEDENCE)]
+    Serve(Box<ServeArgs>),
+    /// Follow the events of a running service
+    Tail(Configured<TailSettings>),
+    /// Check a data folder offline: checksums, order, and that the rows are what the log says
+    Verify(Configured<VerifySettings>),
+    /// Write the engine component that is built into this binary to a file or to stdout
+    Engine(EngineSettings),
+}
+
+const PRECEDENCE: &str = "\
+A flag beats its variable, a variable beats the configuration file, the file beats the default.
+Sizes take kB, MB, GB, TB, KiB, MiB, GiB, TiB; digits may be grouped with _.";
+
+#[derive(Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    configured: Configured<ServeSettings>,
+
+    /// Print the effective configuration as TOML, saying where each value came from, and exit
+    #[arg(long, help_heading = "Service")]
+    print_config: bool,
+}
+
+/// A command whose options may also stand in the configuration file.
+#[derive(Args)]
+struct Configured<A: Args> {
+    /// Configuration file [default: cdc.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: A,
+}
+
+/// Understands a command line, with the program's name first.
+pub fn parse<I, T>(arguments: I, environment: &Environment, working_folder: &Path) -> Result<Invocation, ConfigError>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let keys = keys();
+    let matches = command(&keys).try_get_matches_from(arguments)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    // Clap has matched one of the commands: without a match of its own there is nothing to resolve.
+    let none = ArgMatches::default();
+    let flags = matches.subcommand().map_or(&none, |(_, flags)| flags);
+    let file = |named: Option<PathBuf>| -> Result<ConfigFile, ConfigError> {
+        let file = config_file(named, environment, working_folder)?;
+        resolve::refuse_unknown_keys(&file, &keys)?;
+        Ok(file)
+    };
+    Ok(match cli.command {
+        CliCommand::Serve(arguments) => {
+            let file = file(arguments.configured.config)?;
+            let mut resolved = resolve::resolve::<ServeSettings>(flags, environment, &file, &keys)?;
+            if arguments.print_config {
+                return Ok(Invocation::PrintConfig(print::effective(&resolved.values)));
+            }
+            resolved.settings.settle();
+            let warnings = resolve::unknown_variables(environment, &keys);
+            Invocation::Serve(Box::new(Serve { settings: resolved.settings, config_file: file.path, warnings }))
+        }
+        CliCommand::Tail(arguments) => {
+            let file = file(arguments.config)?;
+            Invocation::Tail(resolve::resolve(flags, environment, &file, &keys)?.settings)
+        }
+        CliCommand::Verify(arguments) => {
+            let file = file(arguments.config)?;
+            Invocation::Verify(resolve::resolve(flags, environment, &file, &keys)?.settings)
+        }
+        CliCommand::Engine(settings) => Invocation::Engine(settings),
+    })
+}
+
+fn config_file(
+    named: Option<PathBuf>,
+    environment: &Environment,
+    working_folder: &Path,
+) -> Result<ConfigFile, ConfigError> {
+    let variable = environment.get(CONFIG_VARIABLE).map(PathBuf::from);
+    let flag = named.as_deref().map(|path| (path, Origin::Flag("--config".to_owned())));
+    let variable = variable.as_deref().map(|path| (path, Origin::Variable(CONFIG_VARIABLE.to_owned())));
+    file::read(flag.or(variable), working_folder)
+}
+
+/// Every option that can be set outside of the command line, in the order of the help.
+fn keys() -> Vec<Key> {
+    let limits = Key::of::<Limits>(Some("limits"), "CDC_");
+    let is_limit = |key: &Key| limits.iter().any(|limit| limit.long == key.long);
+    let mut keys: Vec<_> = Key::of::<ServeSettings>(None, "CDC_").into_iter().filter(|key| !is_limit(key)).collect();
+    keys.extend(limits);
+    keys.extend(Key::of::<crate::tail::TailServer>(Some("tail"), "CDC_TAIL_"));
+    keys
+}
+
+/// The command line's definition, each option's help naming its variable.
+fn command(keys: &[Key]) -> clap::Command {
+    Cli::command().mut_subcommands(|command| {
+        command.mut_args(|arg| {
+            let variable = match arg.get_long() {
+                Some("config") => Some(CONFIG_VARIABLE),
+                Some(long) => keys.iter().find(|key| key.long == long).map(|key| key.variable.as_str()),
+                None => None,
+            };
+            match (variable, arg.get_help().map(ToString::to_string)) {
+                // Clap's own `env` would read the process; here the environment is an argument.
+                (Some(variable), Some(help)) => {
+                    let (sentence, default) = help.split_at(help.find(" [default: ").unwrap_or(help.len()));
+                    arg.help(format!("{sentence}\n[env: {variable}]{default}"))
+                }
+                _ => arg,
+            }
+        })
+    })
+}

@@ -1,0 +1,16 @@
+//! The service: runs the engine component, keeps the durable log, serves the REST API.
+//!
+//! Data flows one way: `api` and sources → `ingest` → `sandbox` (the engine) → `store` → views. `ARCHITECTURE.md` has
+//! the map and says who may import whom.
+
+pub mod api;
+pub mod app;
+pub mod config;
+pub mod ingest;
+pub mod logging;
+pub mod metrics;
+pub mod readers;
+pub mod sandbox;
+pub mod server;
+pub mod store;
+pub mod tail;

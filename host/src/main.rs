@@ -1,0 +1,113 @@
+//! The binary: reads the command line, builds the runtime, forwards signals.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use cdc_host::config::{self, EngineSettings, Environment, Invocation, Serve};
+use cdc_host::{app, logging, sandbox, tail};
+
+/// The service calls itself with this to compile the engine in a process of its own.
+const COMPILE_ENGINE: &str = "compile-engine";
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if let [_, command, component, output] = arguments.as_slice()
+        && command == COMPILE_ENGINE
+    {
+        let compiled = std::fs::read(component)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| sandbox::precompile(&bytes).map_err(|error| error.to_string()))
+            .and_then(|native| std::fs::write(output, native).map_err(|error| error.to_string()));
+        return finish(compiled);
+    }
+    let folder = match std::env::current_dir() {
+        Ok(folder) => folder,
+        Err(error) => return finish(Err(format!("the working folder cannot be found: {error}"))),
+    };
+    match config::parse(arguments, &Environment::of_process(), &folder) {
+        Err(error) => error.report(),
+        Ok(Invocation::Serve(serve)) => finish(run_service(*serve)),
+        Ok(Invocation::PrintConfig(text)) => finish(print(text.as_bytes())),
+        Ok(Invocation::Tail(settings)) => finish(run_tail(&settings)),
+        Ok(Invocation::Engine(settings)) => finish(export_engine(&settings)),
+        Ok(Invocation::Verify(settings)) => verify(&settings),
+    }
+}
+
+/// Errors go to stderr as one line; the service's own log is on stderr too.
+fn finish(outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            // Nothing is left to be done about a closed stderr.
+            let _ = writeln!(std::io::stderr(), "error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(bytes: &[u8]) -> Result<(), String> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| format!("cannot write to stdout: {error}"))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the runtime cannot be started: {error}"))
+}
+
+fn run_service(serve: Serve) -> Result<(), String> {
+    let Serve { settings, config_file, warnings } = serve;
+    logging::init(settings.log_format, &settings.log_level).map_err(|error| error.to_string())?;
+    if let Some(file) = config_file {
+        tracing::info!(file = %file.display(), "configuration read");
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let stop = stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
+        app::serve(settings, stop).await.map_err(|error| error.to_string())
+    })
+}
+
+/// Done at the first SIGTERM or SIGINT. Installed at once, so that a signal during the start is not lost.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn run_tail(settings: &tail::TailSettings) -> Result<(), String> {
+    let interrupted = async {
+        // Without a handler the signal ends the process, which is what it is for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    runtime()?.block_on(tail::run(settings, interrupted)).map_err(|error| error.to_string())
+}
+
+fn export_engine(settings: &EngineSettings) -> Result<(), String> {
+    let component = sandbox::built_in_component();
+    match &settings.file {
+        None => print(component),
+        Some(file) => {
+            std::fs::write(file, component).map_err(|error| format!("cannot write {}: {error}", file.display()))
+        }
+    }
+}
+
+fn verify(settings: &config::VerifySettings) -> ExitCode {
+    let _ = settings;
+    finish(Err("verify".to_owned()))
+}

@@ -1,0 +1,157 @@
+//! Connections: accepted, told apart by protocol, bounded in number and time, and drained at the end.
+//!
+//! HTTP/1.1 (keep-alive, pipelining) and HTTP/2 without TLS share the port. A client that does not finish its request's
+//! head in time is disconnected.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower_http::compression::Compression;
+use tower_http::compression::predicate::SizeAbove;
+
+use crate::api::Api;
+use crate::metrics::Metrics;
+
+/// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Answers shorter than this are not worth compressing.
+const COMPRESS_ABOVE_BYTES: u64 = 1_024;
+/// How long to wait when the process has no file handle left for another connection.
+const BREATHER: Duration = Duration::from_millis(50);
+
+/// Limits of connections.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// The most connections; more wait to be accepted.
+    pub max_connections: usize,
+    /// How long a client may take to send a request's head, the time between two requests included.
+    pub header_timeout: Duration,
+    /// How long requests under way may take once the service stops.
+    pub drain_timeout: Duration,
+}
+
+/// Serves until `stop` is done, then lets what is under way finish. Answers how many connections had to be cut.
+pub async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    metrics: Arc<Metrics>,
+    options: ServerOptions,
+    stop: impl Future<Output = ()>,
+) -> usize {
+    let room = Arc::new(Semaphore::new(options.max_connections));
+    let graceful = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        // Before accepting: whoever cannot be served yet waits in the listener's queue, unread.
+        let Ok(turn) = room.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(BREATHER).await;
+                continue;
+            }
+        };
+        let (api, held, options) = (api.clone(), metrics.http.connection(), options.clone());
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            if let Err(error) = connection(stream, api, &options, watcher).await {
+                tracing::debug!(error = %error, "a connection ended early");
+            }
+            drop((turn, held));
+        });
+    }
+    drop(listener);
+    api.drain();
+    let open = graceful.count();
+    match tokio::time::timeout(options.drain_timeout, graceful.shutdown()).await {
+        Ok(()) => 0,
+        Err(_) => open,
+    }
+}
+
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connection(
+    stream: TcpStream,
+    api: Arc<Api>,
+    options: &ServerOptions,
+    watcher: hyper_util::server::graceful::Watcher,
+) -> Result<(), ConnectionError> {
+    // Answers are written whole, so waiting for more to send along only costs time.
+    stream.set_nodelay(true)?;
+    let http2 = tokio::time::timeout(options.header_timeout, is_http2(&stream)).await??;
+    let service = Compression::new(ApiService(api)).compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES));
+    let service = TowerToHyperService::new(service);
+    let stream = TokioIo::new(stream);
+    if http2 {
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Some(options.header_timeout))
+            .max_concurrent_streams(256)
+            .max_header_list_size(64 << 10);
+        watcher.watch(builder.serve_connection(stream, service)).await?;
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.header_timeout)
+            // A client that has sent its request and closed its side still gets its answer.
+            .half_close(true)
+            .pipeline_flush(true)
+            .max_buf_size(128 << 10);
+        watcher.watch(builder.serve_connection(stream, service)).await?;
+    }
+    Ok(())
+}
+
+/// Looks at the first bytes without taking them.
+async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut seen = [0; HTTP2_PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut seen).await?;
+        if length == 0 || seen[..length] != HTTP2_PREFACE[..length] {
+            return Ok(false);
+        }
+        if length == HTTP2_PREFACE.len() {
+            return Ok(true);
+        }
+        // Half a preface: peeking again at once would find the same. The caller's deadline bounds this.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The API as a service.
+#[derive(Clone)]
+struct ApiService(Arc<Api>);
+
+impl tower_service::Service<Request<Incoming>> for ApiService {
+    type Response = crate::api::Answer;
+    type Error = Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let api = self.0.clone();
+        Box::pin(async move { Ok(api.answer(request).await) })
+    }
+}

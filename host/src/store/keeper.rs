@@ -1,0 +1,273 @@
+//! The keeper: writes checkpoints and enforces retention, in the background.
+//!
+//! A checkpoint freezes the writer's tier of changed rows (the writer goes on in a new one), waits until all of it is
+//! durable in the log, writes it to `views.redb` in one commit, and then lets everyone read it from there. It never
+//! stands for more than the log durably holds.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::checkpoint::{Base, Views};
+use super::embedded::Durability;
+use super::facts::{Facts, Retention};
+use super::log::pack;
+use super::log::segment::Segment;
+use super::medium::Medium;
+use super::shared::{Durable, Shared};
+use super::{Sequence, StoreError};
+
+/// How often retention by age looks.
+const AGE_EVERY: Duration = Duration::from_secs(5);
+
+/// The keeper's own state.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) views: Views,
+    /// What the last checkpoint holds.
+    pub(crate) written: Facts,
+    /// The batch that the last checkpoint stands for.
+    pub(crate) ordinal: u64,
+    /// The retention noted in the last checkpoint.
+    pub(crate) noted: Option<Retention>,
+    pub(crate) medium: Arc<dyn Medium>,
+}
+
+impl Keeper {
+    /// Until asked to stop.
+    pub(crate) fn run(mut self, shared: &Shared) -> Self {
+        let mut dirty_since: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            let dirty = shared.is_dirty.load(Ordering::Relaxed);
+            dirty_since = if dirty { dirty_since.or(Some(now)) } else { None };
+            {
+                let wishes = shared.lock_wishes();
+                if wishes.stop || shared.failed.get().is_some() {
+                    return self;
+                }
+                let due = dirty_since.map(|since| since + shared.options.checkpoint_every);
+                if !wishes.checkpoint && due.is_none_or(|due| due > now) {
+                    let look_again = shared.options.retention.age_ms.map(|_| AGE_EVERY);
+                    let left = due.map(|due| due - now).into_iter().chain(look_again).min();
+                    // Between the look at `is_dirty` and here a batch may have come: its writer takes this lock before
+                    // it wakes the keeper.
+                    if !dirty && shared.is_dirty.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    let timed_out = match left {
+                        Some(left) => {
+                            let waited = shared.wished.wait_timeout(wishes, left);
+                            waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+                        }
+                        None => {
+                            drop(shared.wished.wait(wishes).unwrap_or_else(PoisonError::into_inner));
+                            false
+                        }
+                    };
+                    if !timed_out || due.is_some_and(|due| due > Instant::now()) {
+                        continue;
+                    }
+                }
+            }
+            dirty_since = None;
+            if let Err(error) = self.checkpoint(shared) {
+                shared.fail(&error);
+                return self;
+            }
+            self.drop_segments(shared);
+            self.pack_segments(shared);
+        }
+    }
+
+    /// Writes a checkpoint of everything staged up to now, if there is anything new.
+    pub(crate) fn checkpoint(&mut self, shared: &Shared) -> Result<(), StoreError> {
+        let start = Instant::now();
+        shared.lock_wishes().checkpoint = false;
+        let aged = aged(shared);
+        let (sealed, facts, ordinal, given_up) = {
+            let mut head = shared.lock_head();
+            shared.is_dirty.store(false, Ordering::Relaxed);
+            let dropped = aged.max(shared.durable.load().dropped);
+            if head.version.ordinal == self.ordinal
+                && dropped <= self.written.dropped.max(head.version.facts.dropped)
+                && self.noted == Some(shared.options.retention)
+            {
+                return Ok(());
+            }
+            let sealed = Arc::new(std::mem::take(&mut head.version.rows.active));
+            head.version.rows.sealed = Some(sealed.clone());
+            let mut facts = head.version.facts.clone();
+            facts.dropped = facts.dropped.max(dropped).min(facts.sequence);
+            (sealed, facts, head.version.ordinal, head.given_up)
+        };
+        if !wait_durable(shared, ordinal, given_up)? {
+            // Given up meanwhile: the head knows nothing of this tier any more. What is left waits for the next time.
+            shared.is_dirty.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        if shared.options.durability != Durability::Commit {
+            let segments = shared.durable.load().segments.clone();
+            for segment in segments.iter().rev().take(2) {
+                segment.file.sync().map_err(|error| {
+                    StoreError::Failed(format!("{} could not be synced: {error}", segment.path.display()).into())
+                })?;
+            }
+        }
+        let base = self
+            .views
+            .write(&sealed, &facts, &self.written, &shared.options.retention)
+            .and_then(|()| self.views.base(facts.sequence))
+            .map_err(|error| {
+                StoreError::Failed(
+                    format!(
+                        "row state could not be written: {}. Nothing acknowledged is lost: it is in the log. Check the \
+                         disk, then start again",
+                        error.0
+                    )
+                    .into(),
+                )
+            })?;
+        self.settle(shared, &sealed, Arc::new(base), facts.dropped);
+        self.noted = Some(shared.options.retention);
+        self.ordinal = ordinal;
+        self.written = facts;
+        let gauges = &shared.gauges;
+        gauges.checkpoints.fetch_add(1, Ordering::Relaxed);
+        gauges.checkpoint_us.fetch_add(start.elapsed().as_micros() as u64, Ordering::Relaxed);
+        gauges.checkpoint_sequence.store(self.written.sequence, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets the head and readers use a checkpoint.
+    fn settle(&self, shared: &Shared, sealed: &Arc<super::rows::Overlay>, base: Arc<Base>, dropped: Sequence) {
+        let written = Arc::downgrade(sealed);
+        let mut head = shared.lock_head();
+        let mut publishing = shared.lock_publishing();
+        head.version.settle(&written, &base);
+        let before = shared.durable.load_full();
+        // With nothing staged, readers get the head's version, which has the smaller tiers.
+        let mut version =
+            if before.version.ordinal == head.version.ordinal { head.version.clone() } else { before.version.clone() };
+        version.settle(&written, &base);
+        publishing.settled = Some((written, base));
+        let dropped = before.dropped.max(dropped);
+        shared.durable.store(Arc::new(Durable { version, segments: before.segments.clone(), dropped }));
+        drop(publishing);
+        drop(head);
+        shared.settled.notify_all();
+    }
+
+    /// Removes segments that retention has dropped and the checkpoint covers.
+    pub(crate) fn drop_segments(&self, shared: &Shared) {
+        let gone: Vec<Arc<Segment>> = {
+            let _publishing = shared.lock_publishing();
+            let before = shared.durable.load_full();
+            let dropped = before.version.facts.dropped.max(before.dropped).min(self.written.sequence);
+            let kept = before.segments.len().saturating_sub(1);
+            let count = before.segments[..kept].iter().take_while(|segment| segment.next() <= dropped + 1).count();
+            if count == 0 {
+                return;
+            }
+            let segments = Arc::new(before.segments[count..].to_vec());
+            let version = before.version.clone();
+            shared.durable.store(Arc::new(Durable { version, segments, dropped: before.dropped }));
+            before.segments[..count].to_vec()
+        };
+        // Oldest first, so that a crash in between leaves no gap. Views that hold a segment keep reading it.
+        for segment in &gone {
+            if let Err(error) = self.medium.remove(&segment.path) {
+                tracing::warn!(file = %segment.path.display(), %error, "a dropped segment could not be removed");
+            }
+        }
+        if let Some(folder) = gone.first().and_then(|segment| segment.path.parent())
+            && let Err(error) = self.medium.sync_folder(folder)
+        {
+            tracing::warn!(folder = %folder.display(), %error, "the removal of segments could not be synced");
+        }
+    }
+}
+
+impl Keeper {
+    /// Packs the segments that were sealed since the last time.
+    pub(crate) fn pack_segments(&self, shared: &Shared) {
+        let folder = shared.options.dir.join(super::open::LOG);
+        let segments = shared.durable.load().segments.clone();
+        for old in segments.iter().filter(|segment| pack::is_worth_it(segment)) {
+            if shared.lock_wishes().checkpoint {
+                // Checkpoints come first: writers may be waiting for one.
+                return;
+            }
+            let new = match pack::pack(old, &folder, &*self.medium) {
+                Ok(Some(new)) => Arc::new(new),
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(file = %old.path.display(), ?error, "a segment was not packed; it stays as it is");
+                    return;
+                }
+            };
+            let _publishing = shared.lock_publishing();
+            let before = shared.durable.load_full();
+            let segments = Arc::new(pack::replace(&before.segments, old, &new));
+            let version = before.version.clone();
+            shared.durable.store(Arc::new(Durable { version, segments, dropped: before.dropped }));
+        }
+    }
+}
+
+/// Waits until a batch is published; answers false when it was given up.
+fn wait_durable(shared: &Shared, ordinal: u64, given_up: u64) -> Result<bool, StoreError> {
+    shared.keeper_waits.store(true, Ordering::SeqCst);
+    let mut publishing = shared.lock_publishing();
+    while shared.durable.load().version.ordinal < ordinal {
+        if let Some(error) = shared.failed.get() {
+            return Err(error.clone());
+        }
+        // A look now and then, since a batch that was given up publishes nothing.
+        let waited = shared.published.wait_timeout(publishing, Duration::from_millis(100));
+        publishing = waited.unwrap_or_else(PoisonError::into_inner).0;
+        drop(publishing);
+        if shared.lock_head().given_up != given_up {
+            return Ok(false);
+        }
+        publishing = shared.lock_publishing();
+    }
+    drop(publishing);
+    shared.keeper_waits.store(false, Ordering::SeqCst);
+    Ok(shared.lock_head().given_up == given_up)
+}
+
+/// Up to where retention by age and bytes drops.
+fn aged(shared: &Shared) -> Sequence {
+    let retention = &shared.options.retention;
+    let durable = shared.durable.load_full();
+    let mut dropped = 0;
+    if let Some(age_ms) = retention.age_ms {
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
+        let oldest_ms = now_ms.saturating_sub(age_ms);
+        for segment in durable.segments.iter() {
+            match segment.older_than(oldest_ms) {
+                Ok(older) => dropped = dropped.max(older),
+                Err(error) => {
+                    tracing::warn!(%error, "retention by age passes over a segment");
+                    break;
+                }
+            }
+            if segment.last_timestamp_ms() >= oldest_ms {
+                break;
+            }
+        }
+    }
+    if let Some(bytes_max) = retention.bytes {
+        let sizes: Vec<u64> = durable.segments.iter().map(|segment| segment.file.len().unwrap_or(0)).collect();
+        let mut total: u64 = sizes.iter().sum();
+        for (size, next) in sizes.iter().zip(durable.segments.iter().skip(1)) {
+            if total <= bytes_max {
+                break;
+            }
+            total -= size;
+            dropped = dropped.max(next.first - 1);
+        }
+    }
+    dropped.min(durable.version.facts.held(retention))
+}

@@ -1,0 +1,615 @@
+//! A frame: the unit of checksum, compression and random access in the log.
+//!
+//! A batch is one frame, or several of about 128 KiB each when it is large; all but the last then carry
+//! [`MORE`]. A batch without its last frame does not count: recovery drops it as a whole.
+//!
+//! ```text
+//! header, 44 bytes, little-endian
+//!    0 u32 crc32c of bytes 4..44         20 u32 events
+//!    4 u16 mark 0xCDC1                   24 u32 synced: everything below this offset in the file was durable when
+//!    6 u8  flags: 1 lz4, 2 more, 4 pack         the frame was written
+//!    7 u8  0                             28 u64 sequence number of the first event (or of the next one, without events)
+//!    8 u32 stored payload bytes          36 u64 timestamp in ms since 1970
+//!   12 u32 payload bytes, unpacked
+//!   16 u32 crc32c of the stored payload
+//! payload (lz4 block when flagged)
+//!   tables     n, then n times: name
+//!   origins    n, then n times: flags (1 snapshot, 2 transaction, 4 position), source, [transaction], [position]
+//!   schemas    n, then n times: table, version, definition
+//!   positions  n, then n times: source, position
+//!   cursors    n, then n times: subscription, sequence number
+//!   entries    12 bytes per event: u16 table, u8 operation, u8 flags (1 before, 2 after, 4 origin),
+//!              u32 crc32c of the key, u32 offset of the body
+//!   bodies     schema version, [origin], key, [before], [after]
+//! ```
+//! Numbers without a width are LEB128; text and bytes are a length and the bytes. A frame names its tables and origins
+//! itself, so that any frame can be read on its own. Entries have a fixed size, so that a selective read passes over
+//! events without touching their images.
+//!
+//! A pack holds several small frames of whole batches in one, so that they compress: its payload is these frames one
+//! after another, not compressed, their checksums and `synced` 0. Its header has the first one's sequence number, the
+//! last one's timestamp and the events of all. Segments are packed some time after they were sealed (`pack`); the
+//! writer never writes one.
+//!
+//! `synced` is what tells a torn write from damage: a bad frame at an offset that a later, good frame calls durable was
+//! once good.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::{Batch, Event, Operation, Origin, SchemaVersion, Sequence, Write};
+
+pub(crate) const HEADER: usize = 44;
+pub(crate) const MARK: u16 = 0xCDC1;
+/// The payload is an lz4 block.
+pub(crate) const LZ4: u8 = 1;
+/// The batch goes on in the next frame.
+pub(crate) const MORE: u8 = 2;
+
+/// The payload is other frames.
+pub(crate) const PACK: u8 = 4;
+
+const ENTRY: usize = 12;
+const HAS_BEFORE: u8 = 1;
+const HAS_AFTER: u8 = 2;
+const HAS_ORIGIN: u8 = 4;
+/// Where a batch is cut into frames: small enough that reading one event of it stays cheap.
+const PAYLOAD_TARGET: usize = 128 << 10;
+const EVENTS_MAX: usize = 4096;
+/// Below this, compressing gains nothing worth its time.
+const PACK_FROM: usize = 512;
+/// No block can shrink by more than this in lz4: a larger claim is damage, and must not be believed with memory.
+const LZ4_RATIO_MAX: usize = 255;
+
+/// Why bytes are no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage(pub(crate) &'static str);
+
+/// A frame's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) flags: u8,
+    pub(crate) stored: u32,
+    pub(crate) raw: u32,
+    pub(crate) payload_crc: u32,
+    pub(crate) events: u32,
+    pub(crate) synced: u32,
+    pub(crate) first: Sequence,
+    pub(crate) timestamp_ms: u64,
+}
+
+impl Header {
+    /// Reads a header, or says that there is none.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Damage> {
+        let Some(h) = bytes.first_chunk::<HEADER>() else { return Err(Damage("a frame's header is cut short")) };
+        if u16_at(h, 4) != MARK {
+            return Err(Damage("there is no frame"));
+        }
+        if crc32c::crc32c(&h[4..]) != u32_at(h, 0) {
+            return Err(Damage("the checksum of a frame's header is wrong"));
+        }
+        Ok(Self::fields(h))
+    }
+
+    fn fields(h: &[u8; HEADER]) -> Self {
+        Self {
+            flags: h[6],
+            stored: u32_at(h, 8),
+            raw: u32_at(h, 12),
+            payload_crc: u32_at(h, 16),
+            events: u32_at(h, 20),
+            synced: u32_at(h, 24),
+            first: u64_at(h, 28),
+            timestamp_ms: u64_at(h, 36),
+        }
+    }
+
+    /// Bytes in the file, header included.
+    pub(crate) fn len(&self) -> u64 {
+        HEADER as u64 + u64::from(self.stored)
+    }
+
+    /// The sequence number after this frame.
+    pub(crate) fn next(&self) -> Sequence {
+        self.first.saturating_add(u64::from(self.events))
+    }
+
+    fn encode(&self, h: &mut [u8]) {
+        h[4..6].copy_from_slice(&MARK.to_le_bytes());
+        h[6] = self.flags;
+        h[7] = 0;
+        h[8..12].copy_from_slice(&self.stored.to_le_bytes());
+        h[12..16].copy_from_slice(&self.raw.to_le_bytes());
+        h[16..20].copy_from_slice(&self.payload_crc.to_le_bytes());
+        h[20..24].copy_from_slice(&self.events.to_le_bytes());
+        h[24..28].copy_from_slice(&self.synced.to_le_bytes());
+        h[28..36].copy_from_slice(&self.first.to_le_bytes());
+        h[36..44].copy_from_slice(&self.timestamp_ms.to_le_bytes());
+    }
+}
+
+/// A batch as frames, ready for the log but for `synced`, which is only known when they are written.
+#[derive(Debug, Default)]
+pub(crate) struct Encoded {
+    /// The frames, one after another.
+    pub(crate) bytes: Vec<u8>,
+    /// Where each starts in `bytes`, and its decoded form for the cache.
+    pub(crate) frames: Vec<(usize, Frames)>,
+}
+
+impl Encoded {
+    /// Writes down what is durable and seals the headers.
+    pub(crate) fn finish(&mut self, synced: u32) {
+        for (at, _) in &self.frames {
+            let header = &mut self.bytes[*at..*at + HEADER];
+            header[24..28].copy_from_slice(&synced.to_le_bytes());
+            let crc = crc32c::crc32c(&header[4..]);
+            header[..4].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+}
+
+/// Encodes a batch whose first event gets the sequence number `first`.
+pub(crate) fn encode(batch: &Batch, first: Sequence) -> Encoded {
+    let mut encoded = Encoded::default();
+    let mut from = 0;
+    loop {
+        let mut size = 0;
+        let mut to = from;
+        while to < batch.writes.len() && to - from < EVENTS_MAX {
+            let write = &batch.writes[to];
+            let images = write.before.as_ref().map_or(0, Bytes::len) + write.after.as_ref().map_or(0, Bytes::len);
+            let event = ENTRY + 8 + write.key.len() + images;
+            if to > from && size + event > PAYLOAD_TARGET {
+                break;
+            }
+            size += event;
+            to += 1;
+        }
+        let more = to < batch.writes.len();
+        let notes = (from == 0).then_some(batch);
+        let raw = Bytes::from(encode_payload(&batch.writes[from..to], notes, size));
+        let at = encoded.bytes.len();
+        let mut header = Header {
+            flags: if more { MORE } else { 0 },
+            stored: 0,
+            raw: 0,
+            payload_crc: 0,
+            events: (to - from) as u32,
+            synced: 0,
+            first: first + from as u64,
+            timestamp_ms: batch.timestamp_ms,
+        };
+        put_frame(&mut encoded.bytes, &mut header, &raw);
+        // What was just written must be readable; a failure here would be a bug of this file.
+        if let Ok(frame) = Frame::parse(&header, raw, None) {
+            encoded.frames.push((at, Arc::new(vec![frame])));
+        } else {
+            debug_assert!(false, "a frame that cannot be read was encoded");
+        }
+        from = to;
+        if !more {
+            return encoded;
+        }
+    }
+}
+
+/// Appends a frame with this payload, all but `synced` and the header's checksum.
+fn put_frame(out: &mut Vec<u8>, header: &mut Header, raw: &[u8]) {
+    let at = out.len();
+    out.resize(at + HEADER, 0);
+    header.raw = raw.len() as u32;
+    header.stored = header.raw;
+    if raw.len() >= PACK_FROM {
+        let start = out.len();
+        out.resize(start + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
+        match lz4_flex::block::compress_into(raw, &mut out[start..]) {
+            Ok(packed) if packed < raw.len() => {
+                out.truncate(start + packed);
+                header.flags |= LZ4;
+                header.stored = packed as u32;
+            }
+            _ => out.truncate(start),
+        }
+    }
+    if header.flags & LZ4 == 0 {
+        out.extend_from_slice(raw);
+    }
+    header.payload_crc = crc32c::crc32c(&out[at + HEADER..]);
+    header.encode(&mut out[at..at + HEADER]);
+}
+
+/// Appends a pack of frames that `put_packed` has put one after another. Ready for a file.
+pub(crate) fn put_pack(out: &mut Vec<u8>, first: Sequence, events: u32, timestamp_ms: u64, packed: &[u8]) {
+    let at = out.len();
+    let mut header =
+        Header { flags: PACK, stored: 0, raw: 0, payload_crc: 0, events, synced: 0, first, timestamp_ms };
+    put_frame(out, &mut header, packed);
+    let crc = crc32c::crc32c(&out[at + 4..at + HEADER]);
+    out[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Appends a frame in the form that it has in a pack.
+pub(crate) fn put_packed(packed: &mut Vec<u8>, header: &Header, stored: &[u8]) -> Result<(), Damage> {
+    let raw = unpack(header, stored)?;
+    let inner =
+        Header { flags: header.flags & !LZ4, stored: header.raw, payload_crc: 0, synced: 0, ..*header };
+    let at = packed.len();
+    packed.resize(at + HEADER, 0);
+    inner.encode(&mut packed[at..]);
+    packed.extend_from_slice(&raw);
+    Ok(())
+}
+
+/// Checks a stored payload and undoes its compression.
+fn unpack(header: &Header, stored: &[u8]) -> Result<Vec<u8>, Damage> {
+    if stored.len() != header.stored as usize {
+        return Err(Damage("a frame is cut short"));
+    }
+    if crc32c::crc32c(stored) != header.payload_crc {
+        return Err(Damage("the checksum of a frame is wrong"));
+    }
+    let raw_len = header.raw as usize;
+    let raw = if header.flags & LZ4 == 0 {
+        stored.to_vec()
+    } else {
+        if raw_len / LZ4_RATIO_MAX > stored.len() {
+            return Err(Damage("a frame claims to unpack to more than it can"));
+        }
+        lz4_flex::block::decompress(stored, raw_len).map_err(|_| Damage("a frame cannot be unpacked"))?
+    };
+    if raw.len() != raw_len {
+        return Err(Damage("a frame unpacks to another length than it says"));
+    }
+    Ok(raw)
+}
+
+fn encode_payload(writes: &[Write], notes: Option<&Batch>, size: usize) -> Vec<u8> {
+    // Dictionaries first: their order is that of first use.
+    let mut tables: Vec<&Arc<str>> = Vec::new();
+    let mut table_numbers: HashMap<&str, u16> = HashMap::new();
+    let mut origins: Vec<&Arc<Origin>> = Vec::new();
+    let mut origin_numbers: HashMap<*const Origin, u32> = HashMap::new();
+    let mut numbers: Vec<(u16, u32)> = Vec::with_capacity(writes.len());
+    let mut last_table: Option<(&Arc<str>, u16)> = None;
+    for write in writes {
+        let table = match last_table {
+            Some((table, number)) if Arc::ptr_eq(table, &write.table) || **table == *write.table => number,
+            _ => *table_numbers.entry(&write.table).or_insert_with(|| {
+                tables.push(&write.table);
+                (tables.len() - 1) as u16
+            }),
+        };
+        last_table = Some((&write.table, table));
+        let origin = write.origin.as_ref().map_or(0, |origin| {
+            *origin_numbers.entry(Arc::as_ptr(origin)).or_insert_with(|| {
+                origins.push(origin);
+                (origins.len() - 1) as u32
+            })
+        });
+        numbers.push((table, origin));
+    }
+
+    let mut out = Vec::with_capacity(size + 256);
+    put_number(&mut out, tables.len() as u64);
+    for table in tables {
+        put_bytes(&mut out, table.as_bytes());
+    }
+    put_number(&mut out, origins.len() as u64);
+    for origin in origins {
+        let transaction = if origin.transaction.is_some() { 2 } else { 0 };
+        let position = if origin.position.is_some() { 4 } else { 0 };
+        out.push(u8::from(origin.snapshot) | transaction | position);
+        put_bytes(&mut out, origin.source.as_bytes());
+        for text in [&origin.transaction, &origin.position].into_iter().flatten() {
+            put_bytes(&mut out, text.as_bytes());
+        }
+    }
+    if let Some(batch) = notes {
+        put_number(&mut out, batch.schemas.len() as u64);
+        for schema in &batch.schemas {
+            put_bytes(&mut out, schema.table.as_bytes());
+            put_number(&mut out, u64::from(schema.version));
+            put_bytes(&mut out, &schema.definition);
+        }
+        put_number(&mut out, batch.positions.len() as u64);
+        for (source, position) in &batch.positions {
+            put_bytes(&mut out, source.as_bytes());
+            put_bytes(&mut out, position.as_bytes());
+        }
+        put_number(&mut out, batch.cursors.len() as u64);
+        for (subscription, sequence) in &batch.cursors {
+            put_bytes(&mut out, subscription.as_bytes());
+            put_number(&mut out, *sequence);
+        }
+    } else {
+        out.extend_from_slice(&[0; 3]);
+    }
+
+    let entries = out.len();
+    let bodies = entries + writes.len() * ENTRY;
+    out.resize(bodies, 0);
+    for (i, (write, (table, origin))) in writes.iter().zip(numbers).enumerate() {
+        let flags = (if write.before.is_some() { HAS_BEFORE } else { 0 })
+            | (if write.after.is_some() { HAS_AFTER } else { 0 })
+            | (if write.origin.is_some() { HAS_ORIGIN } else { 0 });
+        let offset = (out.len() - bodies) as u32;
+        let entry = &mut out[entries + i * ENTRY..][..ENTRY];
+        entry[..2].copy_from_slice(&table.to_le_bytes());
+        entry[2] = write.operation as u8;
+        entry[3] = flags;
+        entry[4..8].copy_from_slice(&key_hash(&write.key).to_le_bytes());
+        entry[8..].copy_from_slice(&offset.to_le_bytes());
+        put_number(&mut out, u64::from(write.schema_version));
+        if write.origin.is_some() {
+            put_number(&mut out, u64::from(origin));
+        }
+        put_bytes(&mut out, &write.key);
+        for image in [&write.before, &write.after].into_iter().flatten() {
+            put_bytes(&mut out, image);
+        }
+    }
+    out
+}
+
+/// The hash under which the log knows a key. Part of the format.
+pub(crate) fn key_hash(key: &[u8]) -> u32 {
+    crc32c::crc32c(key)
+}
+
+/// What one entry says about its event, images untouched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) table: u16,
+    pub(crate) operation: Operation,
+    pub(crate) key_hash: u32,
+    flags: u8,
+    body: u32,
+}
+
+/// What a batch holds beside its events.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) schemas: Vec<SchemaVersion>,
+    pub(crate) positions: Vec<(String, String)>,
+    pub(crate) cursors: Vec<(String, Sequence)>,
+}
+
+/// What one frame of the file holds: itself, or the frames of a pack, in order. Never empty.
+pub(crate) type Frames = Arc<Vec<Frame>>;
+
+/// A frame, unpacked.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) first: Sequence,
+    pub(crate) timestamp_ms: u64,
+    pub(crate) events: u32,
+    pub(crate) tables: Vec<Arc<str>>,
+    pub(crate) notes: Notes,
+    origins: Vec<Arc<Origin>>,
+    raw: Bytes,
+    entries: usize,
+}
+
+impl Frame {
+    /// Checks and unpacks a frame's stored payload.
+    pub(crate) fn decode(header: &Header, stored: &[u8]) -> Result<Vec<Self>, Damage> {
+        let raw = Bytes::from(unpack(header, stored)?);
+        if header.flags & PACK == 0 {
+            return Ok(vec![Self::parse(header, raw, None)?]);
+        }
+        let mut frames: Vec<Self> = Vec::new();
+        let mut at = 0;
+        let mut next = header.first;
+        while let Some(h) = raw.get(at..).and_then(|rest| rest.first_chunk::<HEADER>()) {
+            let inner = Header::fields(h);
+            let end = at + HEADER + inner.stored as usize;
+            if inner.flags != 0 || inner.first != next || inner.stored != inner.raw || end > raw.len() {
+                return Err(Damage("a pack holds what is no frame"));
+            }
+            let frame = Self::parse(&inner, raw.slice(at + HEADER..end), frames.last())?;
+            frames.push(frame);
+            next = inner.next();
+            at = end;
+        }
+        if at != raw.len() || next != header.next() || frames.is_empty() {
+            return Err(Damage("a pack holds other events than it says"));
+        }
+        Ok(frames)
+    }
+
+    /// Reads a payload; names are shared with the frame before it, if there is one.
+    fn parse(header: &Header, raw: Bytes, before: Option<&Self>) -> Result<Self, Damage> {
+        let mut reader = Reader { bytes: &raw, at: 0 };
+        let mut tables = Vec::new();
+        for _ in 0..reader.count()? {
+            let name = reader.text()?;
+            let known = before.and_then(|before| before.tables.iter().find(|known| &***known == name));
+            tables.push(known.cloned().unwrap_or_else(|| Arc::from(name)));
+        }
+        let mut origins = Vec::new();
+        for _ in 0..reader.count()? {
+            let flags = reader.byte()?;
+            let source = reader.text()?.to_owned();
+            let transaction = if flags & 2 != 0 { Some(reader.text()?.to_owned()) } else { None };
+            let position = if flags & 4 != 0 { Some(reader.text()?.to_owned()) } else { None };
+            origins.push(Arc::new(Origin { source, transaction, position, snapshot: flags & 1 != 0 }));
+        }
+        let mut notes = Notes::default();
+        for _ in 0..reader.count()? {
+            let table = Arc::from(reader.text()?);
+            let version = reader.number32()?;
+            let definition = Bytes::copy_from_slice(reader.bytes()?);
+            notes.schemas.push(SchemaVersion { table, version, definition });
+        }
+        for _ in 0..reader.count()? {
+            notes.positions.push((reader.text()?.to_owned(), reader.text()?.to_owned()));
+        }
+        for _ in 0..reader.count()? {
+            notes.cursors.push((reader.text()?.to_owned(), reader.number()?));
+        }
+        let entries = reader.at;
+        if (raw.len() - entries) / ENTRY < header.events as usize {
+            return Err(Damage("a frame is too short for its events"));
+        }
+        let frame = Self {
+            first: header.first,
+            timestamp_ms: header.timestamp_ms,
+            events: header.events,
+            tables,
+            notes,
+            origins,
+            raw,
+            entries,
+        };
+        for i in 0..frame.events {
+            let entry = &frame.raw[entries + i as usize * ENTRY..][..ENTRY];
+            if usize::from(u16_at(entry, 0)) >= frame.tables.len() || entry[2] > 3 {
+                return Err(Damage("an event's table or operation is unknown"));
+            }
+        }
+        Ok(frame)
+    }
+
+    /// What it costs to keep in memory.
+    pub(crate) fn memory(&self) -> usize {
+        self.raw.len() + 256 + self.tables.len() * 48 + self.origins.len() * 128
+    }
+
+    /// The i-th event's entry; `i` is below `events`.
+    pub(crate) fn entry(&self, i: u32) -> Entry {
+        let entry = &self.raw[self.entries + i as usize * ENTRY..][..ENTRY];
+        let operation = match entry[2] {
+            0 => Operation::Insert,
+            1 => Operation::Update,
+            2 => Operation::Delete,
+            _ => Operation::Truncate,
+        };
+        Entry {
+            table: u16_at(entry, 0),
+            operation,
+            flags: entry[3],
+            key_hash: u32_at(entry, 4),
+            body: u32_at(entry, 8),
+        }
+    }
+
+    /// The key of an event.
+    pub(crate) fn key(&self, entry: &Entry) -> Result<&[u8], Damage> {
+        let mut reader = self.body(entry);
+        reader.number()?;
+        if entry.flags & HAS_ORIGIN != 0 {
+            reader.number()?;
+        }
+        reader.bytes()
+    }
+
+    /// The i-th event as it was written; `i` is below `events`. Its images share the frame's memory.
+    pub(crate) fn event(&self, i: u32) -> Result<Event, Damage> {
+        let entry = self.entry(i);
+        let mut reader = self.body(&entry);
+        let schema_version = reader.number32()?;
+        let origin = if entry.flags & HAS_ORIGIN != 0 {
+            let number = reader.number32()? as usize;
+            Some(self.origins.get(number).cloned().ok_or(Damage("an event's origin is unknown"))?)
+        } else {
+            None
+        };
+        let key = self.raw.slice_ref(reader.bytes()?);
+        let before = if entry.flags & HAS_BEFORE != 0 { Some(self.raw.slice_ref(reader.bytes()?)) } else { None };
+        let after = if entry.flags & HAS_AFTER != 0 { Some(self.raw.slice_ref(reader.bytes()?)) } else { None };
+        let table = self.tables.get(usize::from(entry.table)).cloned().ok_or(Damage("an event's table is unknown"))?;
+        let write = Write { table, key, operation: entry.operation, before, after, schema_version, origin };
+        Ok(Event { sequence: self.first.saturating_add(u64::from(i)), timestamp_ms: self.timestamp_ms, write })
+    }
+
+    fn body(&self, entry: &Entry) -> Reader<'_> {
+        let at = self.entries + self.events as usize * ENTRY + entry.body as usize;
+        Reader { bytes: &self.raw, at: at.min(self.raw.len()) }
+    }
+}
+
+/// Reads what `put_number` and `put_bytes` wrote, from bytes that may be anything.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Damage> {
+        let byte = *self.bytes.get(self.at).ok_or(Damage("data ends in the middle"))?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    pub(crate) fn number(&mut self) -> Result<u64, Damage> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            if shift == 63 && byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Damage("a number is too large"))
+    }
+
+    pub(crate) fn number32(&mut self) -> Result<u32, Damage> {
+        u32::try_from(self.number()?).map_err(|_| Damage("a number is too large"))
+    }
+
+    /// A count of things that take at least a byte each.
+    pub(crate) fn count(&mut self) -> Result<usize, Damage> {
+        let count = self.number()?;
+        if count > (self.bytes.len() - self.at) as u64 {
+            return Err(Damage("a count is larger than the data"));
+        }
+        Ok(count as usize)
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Damage> {
+        let len = self.count()?;
+        let bytes = &self.bytes[self.at..self.at + len];
+        self.at += len;
+        Ok(bytes)
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str, Damage> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Damage("a name is no UTF-8"))
+    }
+}
+
+pub(crate) fn put_number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(word)
+}
+
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}

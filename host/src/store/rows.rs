@@ -1,0 +1,164 @@
+//! Row state in three tiers: what changed since the last checkpoint began, what that checkpoint is writing, and what
+//! checkpoints have written (`checkpoint`). A row is looked for in this order.
+//!
+//! The first two are persistent maps, so that every batch can have its own version.
+
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::OrdMap;
+
+use super::checkpoint::{Base, BaseRows};
+use super::{Batch, Operation, Row, StoreError};
+
+/// What a map costs per row beside key and image.
+const ENTRY_BYTES: usize = 96;
+
+/// Changed rows of every table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overlay {
+    pub(crate) tables: OrdMap<u32, TableRows>,
+    pub(crate) entries: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Changed rows of one table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TableRows {
+    /// The table was truncated: nothing in the tiers below counts.
+    pub(crate) is_whole: bool,
+    /// None for a row that is gone.
+    pub(crate) rows: OrdMap<Bytes, Option<Bytes>>,
+}
+
+impl Overlay {
+    /// Takes in one event.
+    pub(crate) fn apply(&mut self, table: u32, operation: Operation, key: &Bytes, after: Option<&Bytes>) {
+        let rows = self.tables.entry(table).or_default();
+        if operation == Operation::Truncate {
+            let gone = std::mem::take(&mut rows.rows);
+            rows.is_whole = true;
+            self.entries -= gone.len();
+            self.bytes -= gone.iter().map(|(key, image)| cost(key, image.as_ref())).sum::<usize>();
+            return;
+        }
+        self.bytes += cost(key, after);
+        match rows.rows.insert(key.clone(), after.cloned()) {
+            Some(before) => self.bytes -= cost(key, before.as_ref()),
+            None => self.entries += 1,
+        }
+    }
+
+    /// What this tier says of a row: nothing, that it is gone, or its image.
+    fn get(&self, table: u32, key: &[u8]) -> Option<Option<Bytes>> {
+        let rows = self.tables.get(&table)?;
+        match rows.rows.get(key) {
+            Some(image) => Some(image.clone()),
+            None => rows.is_whole.then_some(None),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+}
+
+fn cost(key: &Bytes, image: Option<&Bytes>) -> usize {
+    ENTRY_BYTES + key.len() + image.map_or(0, Bytes::len)
+}
+
+/// One version of row state.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    pub(crate) active: Overlay,
+    pub(crate) sealed: Option<Arc<Overlay>>,
+    pub(crate) base: Arc<Base>,
+}
+
+impl Rows {
+    pub(crate) fn new(base: Arc<Base>) -> Self {
+        Self { active: Overlay::default(), sealed: None, base }
+    }
+
+    /// Takes in one write of a batch.
+    pub(crate) fn apply(&mut self, table: u32, batch: &Batch, write: usize) {
+        let write = &batch.writes[write];
+        self.active.apply(table, write.operation, &write.key, write.after.as_ref());
+    }
+
+    /// One row's image.
+    pub(crate) fn get(&self, table: u32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if let Some(known) = self.active.get(table, key) {
+            return Ok(known);
+        }
+        if let Some(known) = self.sealed.as_ref().and_then(|sealed| sealed.get(table, key)) {
+            return Ok(known);
+        }
+        self.base.get(table, key)
+    }
+
+    /// Rows in the order of their keys, after the given one.
+    pub(crate) fn scan(
+        &self,
+        table: u32,
+        after: Option<&[u8]>,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let tiers = [Some(&self.active), self.sealed.as_deref()];
+        let mut overlays = Vec::new();
+        let mut is_whole = false;
+        for overlay in tiers.into_iter().flatten() {
+            if is_whole {
+                break;
+            }
+            if let Some(rows) = overlay.tables.get(&table) {
+                is_whole |= rows.is_whole;
+                let range = match after {
+                    Some(after) => rows.rows.range::<_, [u8]>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)),
+                    None => rows.rows.range::<_, [u8]>(..),
+                };
+                overlays.push(range.peekable());
+            }
+        }
+        let mut base: Peekable<BaseRows> =
+            if is_whole { BaseRows::none() } else { self.base.scan(table, after)? }.peekable();
+
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        let max_rows = max_rows.max(1);
+        loop {
+            let mut smallest = match base.peek() {
+                Some(Ok(row)) => Some(row.key.clone()),
+                Some(Err(error)) => return Err(error.clone()),
+                None => None,
+            };
+            for overlay in &mut overlays {
+                if let Some((key, _)) = overlay.peek()
+                    && smallest.as_ref().is_none_or(|smallest| *key < smallest)
+                {
+                    smallest = Some((*key).clone());
+                }
+            }
+            let Some(key) = smallest else { break };
+            let mut image = match base.next_if(|row| row.as_ref().is_ok_and(|row| row.key == key)) {
+                Some(row) => Some(row?.image),
+                None => None,
+            };
+            // The upper tier has the last word.
+            for overlay in overlays.iter_mut().rev() {
+                if let Some((_, changed)) = overlay.next_if(|(candidate, _)| **candidate == key) {
+                    image = changed.clone();
+                }
+            }
+            let Some(image) = image else { continue };
+            bytes += image.len();
+            found.push(Row { key, image });
+            if found.len() >= max_rows || bytes > max_bytes {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}

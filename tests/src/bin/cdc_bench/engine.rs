@@ -1,0 +1,295 @@
+//! The engine as a component against the same core compiled natively, per event, in batches of 256.
+//!
+//! Both sides decide the same changes over the same kind of store in memory. Timed is the call of the engine with what
+//! it asks of the store; applying the batch to the store is the store's work and is left out on both sides.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cdc_engine::capture as core;
+use cdc_engine::event::{ColumnType, Operation, TableSchema};
+use cdc_engine::store as core_store;
+use cdc_host::sandbox::{self, CompileWith, Component, Instance};
+use cdc_host::store::{self, MemoryStore, Store};
+
+use crate::Scale;
+use crate::rows::write_row;
+use crate::table::Table;
+
+const BATCH: u64 = 256;
+
+pub(crate) fn measure(scale: Scale, table: &mut Table) {
+    let batches = if scale.log_events < 1_000_000 { 100 } else { 400 };
+    let component = Component::load(None, None, &CompileWith::ThisProcess).expect("the built-in engine loads");
+    for (what, updates) in [("insert", false), ("update", true)] {
+        let mut ratios = Vec::new();
+        let mut figures = Vec::new();
+        for _ in 0..scale.rounds {
+            let native = per_event(&mut Native::new(), batches, updates);
+            let guest = per_event(&mut Guest::new(&component), batches, updates);
+            ratios.push(guest.as_secs_f64() / native.as_secs_f64());
+            figures.push((guest, native));
+        }
+        ratios.sort_by(f64::total_cmp);
+        figures.sort();
+        let (guest, native) = figures[figures.len() / 2];
+        let micros = |time: Duration| format!("{:.2} µs", time.as_secs_f64() * 1e6);
+        table.at_most_of_peer(
+            &format!("engine as component, {what}, per event (peer: native)"),
+            micros(guest),
+            micros(native),
+            ratios[ratios.len() / 2],
+            1.6,
+        );
+    }
+}
+
+/// A way to run the engine.
+trait Engine {
+    /// Captures changes; answers how long that took.
+    fn capture(&mut self, changes: Vec<(bool, Vec<u8>)>) -> Duration;
+}
+
+/// Inserts a table's rows and, if asked, measures their updates instead.
+fn per_event(engine: &mut dyn Engine, batches: u64, updates: bool) -> Duration {
+    let image = |number: u64| {
+        let mut row = Vec::new();
+        write_row(number, &mut row);
+        row
+    };
+    let mut run = |update: bool| -> Duration {
+        (0..batches)
+            .map(|batch| engine.capture((0..BATCH).map(|row| (update, image(batch * BATCH + row))).collect()))
+            .sum()
+    };
+    let mut time = run(false);
+    if updates {
+        time = run(true);
+    }
+    time / u32::try_from(batches * BATCH).unwrap()
+}
+
+/// The component in the sandbox.
+struct Guest {
+    store: Arc<MemoryStore>,
+    instance: Instance,
+}
+
+impl Guest {
+    fn new(component: &Component) -> Self {
+        let store = MemoryStore::new();
+        let settings = sandbox::Settings {
+            schema_mode: sandbox::SchemaMode::Infer,
+            max_row_bytes: 1 << 20,
+            max_key_bytes: 512,
+            max_depth: 128,
+            max_columns: 1_000,
+            max_tables: 1_000,
+            max_name_bytes: 128,
+            max_past_keys: 1_000_000,
+        };
+        let instance = Instance::new(component, store.clone(), settings, None).expect("the engine is instantiated");
+        Self { store, instance }
+    }
+}
+
+impl Engine for Guest {
+    fn capture(&mut self, changes: Vec<(bool, Vec<u8>)>) -> Duration {
+        let changes: Vec<sandbox::Change> = changes
+            .into_iter()
+            .map(|(update, image)| sandbox::Change {
+                table: "users".to_owned(),
+                action: if update { sandbox::Action::Upsert } else { sandbox::Action::Insert },
+                key: Vec::new(),
+                image,
+                origin: None,
+            })
+            .collect();
+        let start = Instant::now();
+        let (captured, batch) = self.instance.capture(&changes, &[]).expect("no trap");
+        let time = start.elapsed();
+        assert!(captured.expect("the store is sound").outcomes.iter().all(Result::is_ok));
+        self.store.append(Arc::new(batch.expect("events")), Box::new(|_| {})).expect("memory takes it");
+        time
+    }
+}
+
+/// The core, linked into this program.
+struct Native {
+    capture: core::Capture,
+    store: Adapter,
+}
+
+impl Native {
+    fn new() -> Self {
+        let store = Adapter { memory: MemoryStore::new(), committed: RefCell::new(None) };
+        Self { capture: core::Capture::default(), store }
+    }
+}
+
+impl Engine for Native {
+    fn capture(&mut self, changes: Vec<(bool, Vec<u8>)>) -> Duration {
+        let changes = changes
+            .into_iter()
+            .map(|(update, image)| core::Change {
+                table: "users".to_owned(),
+                action: if update { core::Action::Upsert } else { core::Action::Insert },
+                key: Vec::new(),
+                image,
+                origin: None,
+            })
+            .collect();
+        let start = Instant::now();
+        let captured = self.capture.capture(&self.store, 1_699_380_000_000, changes, Vec::new());
+        let time = start.elapsed();
+        assert!(captured.expect("the store is sound").outcomes.iter().all(Result::is_ok));
+        self.store.apply();
+        time
+    }
+}
+
+/// The store in memory, as the core knows stores.
+struct Adapter {
+    memory: Arc<MemoryStore>,
+    committed: RefCell<Option<core_store::Batch>>,
+}
+
+impl Adapter {
+    /// Gives the committed batch to the store: outside of what is timed, like on the other side.
+    fn apply(&self) {
+        let batch = self.committed.take().expect("events");
+        let table: Arc<str> = Arc::from("users");
+        let batch = store::Batch {
+            timestamp_ms: batch.timestamp_ms,
+            schemas: batch
+                .schemas
+                .iter()
+                .map(|schema| store::SchemaVersion {
+                    table: table.clone(),
+                    version: schema.version,
+                    definition: bytes::Bytes::new(),
+                })
+                .collect(),
+            writes: batch
+                .writes
+                .into_iter()
+                .map(|write| store::Write {
+                    table: table.clone(),
+                    key: write.key.into(),
+                    operation: match write.operation {
+                        Operation::Insert => store::Operation::Insert,
+                        Operation::Update => store::Operation::Update,
+                        Operation::Delete => store::Operation::Delete,
+                        Operation::Truncate => store::Operation::Truncate,
+                    },
+                    before: write.before.map(Into::into),
+                    after: write.after.map(Into::into),
+                    schema_version: write.schema_version,
+                    origin: None,
+                })
+                .collect(),
+            ..store::Batch::default()
+        };
+        self.memory.append(Arc::new(batch), Box::new(|_| {})).expect("memory takes it");
+    }
+}
+
+impl core_store::Store for Adapter {
+    type View = NoView;
+
+    fn settings(&self) -> core_store::Settings {
+        core_store::Settings::default()
+    }
+
+    fn head(&self) -> core_store::Head {
+        let head = self.memory.head();
+        core_store::Head {
+            sequence: head.sequence,
+            timestamp_ms: head.timestamp_ms,
+            schema_generation: head.schema_generation,
+            tables: head.tables as usize,
+        }
+    }
+
+    fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<String>>, core_store::StoreError> {
+        let rows = self.memory.head_rows(table, keys).expect("memory is sound");
+        Ok(rows
+            .into_iter()
+            .map(|row| row.map(|image| std::str::from_utf8(&image).expect("text").to_owned()))
+            .collect())
+    }
+
+    fn schema(&self, table: &str) -> Result<Option<TableSchema>, core_store::StoreError> {
+        // The bytes' own columns: the one schema that every row of this benchmark has.
+        Ok(self.memory.head_schema(table).map(|version| TableSchema {
+            name: table.to_owned(),
+            columns: [
+                ("id", ColumnType::String),
+                ("email", ColumnType::String),
+                ("city", ColumnType::String),
+                ("balance", ColumnType::Number),
+                ("is_active", ColumnType::Boolean),
+                ("created_at", ColumnType::Number),
+            ]
+            .map(|(name, column_type)| cdc_engine::event::Column { name: name.to_owned(), column_type, nullable: false })
+            .to_vec(),
+            primary_key: vec!["id".to_owned()],
+            version: version.version,
+        }))
+    }
+
+    fn commit(&self, batch: core_store::Batch) -> Result<u64, core_store::StoreError> {
+        self.committed.replace(Some(batch));
+        Ok(self.memory.head().sequence + 1)
+    }
+
+    fn save_cursor(&self, _: &str, _: u64) -> Result<(), core_store::StoreError> {
+        unreachable!("capturing moves no cursor")
+    }
+
+    fn view(&self) -> Result<NoView, core_store::StoreError> {
+        unreachable!("capturing opens no view")
+    }
+}
+
+/// Capturing reads no view.
+enum NoView {}
+
+impl core_store::View for NoView {
+    fn bounds(&self) -> core_store::Bounds {
+        match *self {}
+    }
+
+    fn row(&self, _: &str, _: &str) -> Result<Option<String>, core_store::StoreError> {
+        match *self {}
+    }
+
+    fn scan(&self, _: &str, _: Option<&str>, _: u32, _: u32) -> Result<Vec<core_store::Row>, core_store::StoreError> {
+        match *self {}
+    }
+
+    fn events(&self, _: &core_store::EventRange) -> Result<core_store::EventSlice, core_store::StoreError> {
+        match *self {}
+    }
+
+    fn schema(&self, _: &str, _: Option<u32>) -> Result<Option<TableSchema>, core_store::StoreError> {
+        match *self {}
+    }
+
+    fn schemas(&self) -> Result<Vec<TableSchema>, core_store::StoreError> {
+        match *self {}
+    }
+
+    fn schema_history(&self, _: &str) -> Result<Vec<TableSchema>, core_store::StoreError> {
+        match *self {}
+    }
+
+    fn counters(&self) -> core_store::Counters {
+        match *self {}
+    }
+
+    fn cursor(&self, _: &str) -> Result<Option<u64>, core_store::StoreError> {
+        match *self {}
+    }
+}

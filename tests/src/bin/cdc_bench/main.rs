@@ -1,0 +1,82 @@
+//! The benchmark: every row of the table in README's "Performance", service and peers side by side in one run.
+//!
+//! Rounds are interleaved (service, peers, service, peers, …) so that a noisy neighbour hits all of them, medians are
+//! shown, and the ratios are what counts: absolute figures belong to the machine named below the table. A missed bar is
+//! shown and is no failure of the run; a request that is not answered as it should be is one.
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot be taken as meant shall stop the run")]
+
+mod engine;
+mod machine;
+mod peer;
+mod reads;
+mod rows;
+mod starts;
+mod table;
+mod writes;
+
+use std::time::Duration;
+
+/// One part of the benchmark: takes its measurements and adds its rows.
+type Measure = fn(Scale, &mut table::Table);
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Scale {
+    rounds: usize,
+    /// Of one round of requests against one server.
+    round: Duration,
+    /// Events in the log for queries and starts.
+    log_events: u64,
+    snapshot_rows: u64,
+    /// Inserts whose bytes on disk are counted.
+    stored_inserts: u64,
+    starts: usize,
+}
+
+const FULL: Scale = Scale {
+    rounds: 5,
+    round: Duration::from_secs(3),
+    log_events: 1_000_000,
+    snapshot_rows: 100_000,
+    stored_inserts: 100_000,
+    starts: 9,
+};
+
+/// Proves that the benchmark still runs; its figures mean little.
+const QUICK: Scale = Scale {
+    rounds: 2,
+    round: Duration::from_millis(300),
+    log_events: 30_000,
+    snapshot_rows: 10_000,
+    stored_inserts: 5_000,
+    starts: 3,
+};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let scale = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => FULL,
+        ["--quick"] => QUICK,
+        _ => {
+            eprintln!("usage: cdc-bench [--quick]");
+            std::process::exit(2);
+        }
+    };
+    let mut report = table::Table::default();
+    let parts: [(&str, Measure); 5] = [
+        ("the engine as a component", engine::measure),
+        ("writes", writes::measure),
+        ("starts and idle memory", starts::measure),
+        ("queries and starts over a long log", reads::measure_long_log),
+        ("snapshots", reads::measure_snapshot),
+    ];
+    for (name, measure) in parts {
+        eprintln!("measuring {name} …");
+        measure(scale, &mut report);
+    }
+    println!("{report}");
+    println!("{}", machine::describe());
+    if scale.log_events < FULL.log_events {
+        println!("quick run: small data, short rounds; the bars are meant for the full one");
+    }
+}

@@ -1,0 +1,84 @@
+//! The arrows of ARCHITECTURE.md, held against the sources: who in the host may import whom.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each module of the host, and the modules of the host that it may name.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("store", &[]),
+    ("logging", &[]),
+    ("metrics", &[]),
+    ("config", &["logging", "tail"]),
+    ("tail", &[]),
+    ("sandbox", &["store"]),
+    ("ingest", &["metrics", "sandbox", "store"]),
+    ("readers", &["metrics", "sandbox", "store"]),
+    ("api", &["ingest", "metrics", "readers", "sandbox", "store"]),
+    ("server", &["api", "metrics"]),
+    ("app", &["api", "config", "ingest", "metrics", "readers", "sandbox", "server", "store"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn sources(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            sources(&entry.unwrap().path(), found);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        found.push(path.to_owned());
+    }
+}
+
+/// The modules of its crate that a source names: what follows `crate::`.
+fn named(source: &str) -> BTreeSet<String> {
+    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| line.split("crate::").skip(1).map(str::to_owned).collect::<Vec<_>>())
+        .map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect())
+        .collect()
+}
+
+#[test]
+fn modules_of_the_host_import_only_what_the_map_allows() {
+    let host = root().join("host/src");
+    for (module, allowed) in ARROWS {
+        let mut files = Vec::new();
+        for path in [host.join(module), host.join(format!("{module}.rs"))] {
+            if path.exists() {
+                sources(&path, &mut files);
+            }
+        }
+        assert!(!files.is_empty(), "host/src has no module `{module}` any more: mend the list");
+        for file in files {
+            for name in named(&fs::read_to_string(&file).unwrap()) {
+                let known = ARROWS.iter().any(|(known, _)| *known == name);
+                assert!(
+                    !known || name == *module || allowed.contains(&name.as_str()),
+                    "{} imports `{name}`, which `{module}` may not",
+                    file.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_of_the_host_is_on_the_map() {
+    for entry in fs::read_dir(root().join("host/src")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let is_root = ["lib", "main"].contains(&name.as_str());
+        assert!(is_root || ARROWS.iter().any(|(module, _)| *module == name), "`{name}` is not in the list");
+    }
+}
+
+#[test]
+fn the_host_is_never_linked_with_the_engine() {
+    let manifest = fs::read_to_string(root().join("host/Cargo.toml")).unwrap();
+    assert!(!manifest.contains("cdc-engine"), "the host runs the component; it must not link the crate");
+    let rest = fs::read_to_string(root().join("rest/Cargo.toml")).unwrap();
+    assert!(!rest.contains("cdc-engine") && !rest.contains("cdc-host"));
+}
