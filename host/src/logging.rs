@@ -6,7 +6,8 @@
 use std::io::IsTerminal;
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -63,17 +64,13 @@ fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let parsed = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_writer(writer)
-        .with_ansi(colour)
-        .log_internal_errors(false);
+    let targets: Targets =
+        filter.parse().map_err(|source| LoggingError::Filter { filter: filter.to_owned(), source })?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(colour).log_internal_errors(false);
+    let registry = tracing_subscriber::registry().with(targets);
     Ok(match format {
-        LogFormat::Text => Box::new(lines.compact().finish()),
-        LogFormat::Json => Box::new(lines.json().flatten_event(true).finish()),
+        LogFormat::Text => Box::new(registry.with(lines.compact())),
+        LogFormat::Json => Box::new(registry.with(lines.json().flatten_event(true))),
     })
 }
 

@@ -52,15 +52,18 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let mut stop = pin!(stop);
     loop {
-        // Before accepting: whoever cannot be served yet waits in the listener's queue, unread.
-        let Ok(turn) = room.clone().acquire_owned().await else { break };
+        let next = async {
+            // Before accepting: whoever cannot be served yet waits in the listener's queue, unread.
+            let turn = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+            listener.accept().await.map(|(stream, _)| (stream, turn))
+        };
         let accepted = tokio::select! {
             biased;
             () = &mut stop => break,
-            accepted = listener.accept() => accepted,
+            accepted = next => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, turn) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(BREATHER).await;
@@ -114,7 +117,6 @@ async fn connection(
             .header_read_timeout(options.header_timeout)
             // A client that has sent its request and closed its side still gets its answer.
             .half_close(true)
-            .pipeline_flush(true)
             .max_buf_size(128 << 10);
         watcher.watch(builder.serve_connection(stream, service)).await?;
     }

@@ -2,6 +2,7 @@
 //! implementation's `error` string as an extra member.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::{Code, Limits, PROBLEM_JSON, json};
 
@@ -98,8 +99,8 @@ impl Problem {
     }
 
     /// The request did not arrive in time.
-    pub fn request_timeout(seconds: u32) -> Self {
-        Self::new(Code::RequestTimeout, format!("the request did not arrive within {seconds} s"))
+    pub fn request_timeout(limit: Duration) -> Self {
+        Self::new(Code::RequestTimeout, format!("the request did not arrive within {limit:?}"))
     }
 
     /// The header fields are larger than allowed.

@@ -6,10 +6,13 @@
 
 mod architecture;
 mod bad_input;
+mod component_contract;
 mod crash;
 mod engine_component;
+mod fuzz_smoke;
 mod golden;
 mod lifecycle;
+mod property;
 mod reference;
 mod reference_load;
 mod rest;

@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 /// How much of a body that is too long is read and thrown away, so that the client reads the answer before it finds
 /// the connection closed.
 const DISCARD_BYTES: u64 = 128 << 20;
+/// How long that may take.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// Reads a whole body.
 pub(super) async fn read(
@@ -25,27 +27,28 @@ pub(super) async fn read(
     let max_bytes = kind.max_bytes(limits);
     let announced = body.size_hint().exact();
     let reading = async {
-        let mut bytes = Vec::new();
         if announced.is_some_and(|announced| announced > max_bytes) {
-            discard(&mut body).await;
-            return Err(kind.too_large(limits));
+            return Ok(None);
         }
-        bytes.reserve_exact(usize::try_from(announced.unwrap_or(0)).unwrap_or(0));
+        let mut bytes = Vec::with_capacity(usize::try_from(announced.unwrap_or(0)).unwrap_or(0));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| broken(&error))?;
             let Some(data) = frame.data_ref() else { continue };
             if (bytes.len() + data.len()) as u64 > max_bytes {
-                drop(bytes);
-                discard(&mut body).await;
-                return Err(kind.too_large(limits));
+                return Ok(None);
             }
             bytes.extend_from_slice(data);
         }
-        Ok(bytes)
+        Ok(Some(bytes))
     };
     match tokio::time::timeout(timeout, reading).await {
-        Ok(read) => read,
-        Err(_) => Err(timed_out(timeout)),
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => {
+            discard(&mut body).await;
+            Err(kind.too_large(limits))
+        }
+        Ok(Err(problem)) => Err(problem),
+        Err(_) => Err(Problem::request_timeout(timeout)),
     }
 }
 
@@ -53,7 +56,7 @@ pub(super) async fn read(
 pub(super) async fn next(body: &mut Incoming, timeout: Duration) -> Result<Option<Bytes>, Problem> {
     loop {
         match tokio::time::timeout(timeout, body.frame()).await {
-            Err(_) => return Err(timed_out(timeout)),
+            Err(_) => return Err(Problem::request_timeout(timeout)),
             Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => return Err(broken(&error)),
             Ok(Some(Ok(frame))) => {
@@ -67,17 +70,17 @@ pub(super) async fn next(body: &mut Incoming, timeout: Duration) -> Result<Optio
 
 /// Reads on without keeping anything, up to a bound.
 pub(super) async fn discard(body: &mut Incoming) {
-    let mut discarded = 0;
-    while discarded < DISCARD_BYTES {
-        match body.frame().await {
-            Some(Ok(frame)) => discarded += frame.data_ref().map_or(0, |data| data.len() as u64),
-            _ => return,
+    let reading = async {
+        let mut discarded = 0;
+        while discarded < DISCARD_BYTES {
+            match body.frame().await {
+                Some(Ok(frame)) => discarded += frame.data_ref().map_or(0, |data| data.len() as u64),
+                _ => return,
+            }
         }
-    }
-}
-
-fn timed_out(timeout: Duration) -> Problem {
-    Problem::request_timeout(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX))
+    };
+    // Out of patience is as good as done: the answer goes out either way.
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
 /// The body broke off, or its framing is broken. The client is mostly gone, but a proxy may show it this.

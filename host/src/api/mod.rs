@@ -144,7 +144,10 @@ impl Api {
             Request::Health => Ok(json(cdc_rest::write_health)),
             Request::Readiness if self.draining.load(Ordering::Relaxed) => Err(Problem::shutting_down(1)),
             Request::Readiness => Ok(json(cdc_rest::write_health)),
-            Request::Metrics => Ok(full(metrics::CONTENT_TYPE, self.metrics.encode().into_bytes())),
+            Request::Metrics => {
+                self.metrics.ingest.queued.set(i64::try_from(self.ingest.waiting()).unwrap_or(i64::MAX));
+                Ok(full(metrics::CONTENT_TYPE, self.metrics.encode().into_bytes()))
+            }
             Request::Options { allow } => Ok(allowed(&allow)),
         }
     }

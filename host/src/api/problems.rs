@@ -51,6 +51,12 @@ fn store(error: &StoreError) -> Problem {
     }
 }
 
+/// As many snapshots and replays as may run at once are running.
+pub(super) fn long_calls() -> Problem {
+    Problem::new(Code::QueueFull, "as many snapshots and replays as may run at once are running; try again soon")
+        .with_retry_after(SOON_SECONDS)
+}
+
 pub(super) fn engine(_logged: &EngineError) -> Problem {
     Problem::engine_failed()
 }

@@ -3,12 +3,14 @@
 //! Each of these has an instance of the engine of its own and runs on a thread where it may block, so a table of any
 //! size and a client of any slowness hold up nobody else.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cdc_rest::{Problem, ReplayRequest, ReplayedTable, ReplicaWriter, SnapshotWriter, TableName, write_replay_report};
 use http::header::{CONTENT_TYPE, HeaderValue};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::body::AnswerBody;
 use super::queries::rest_schema;
@@ -54,7 +56,7 @@ impl Api {
         open: impl FnOnce(Instance) -> Result<Result<Snapshot, SnapshotError>, EngineError> + Send + 'static,
         begin: impl FnOnce(&Snapshot, &mut Vec<u8>) -> Frame + Send + 'static,
     ) -> Outcome {
-        let Some(turn) = self.readers.long() else { return Err(Problem::queue_full(1)) };
+        let turn = self.readers.long().ok_or_else(problems::long_calls)?;
         let readers = self.readers.clone();
         let timeout = self.options.snapshot_timeout;
         let (opened, opening) = oneshot::channel();
@@ -82,7 +84,7 @@ impl Api {
     /// `POST /replay`.
     pub(super) async fn replay(&self, body: &[u8]) -> Outcome {
         let request = ReplayRequest::parse(body, &self.options.limits)?;
-        let Some(turn) = self.readers.long() else { return Err(Problem::queue_full(1)) };
+        let turn = self.readers.long().ok_or_else(problems::long_calls)?;
         let readers = self.readers.clone();
         let replayed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -101,7 +103,16 @@ fn write(
     pieces: &mpsc::Sender<Option<Bytes>>,
     timeout: Duration,
 ) {
+    let runtime = Handle::current();
     let deadline = Instant::now() + timeout;
+    // False when there is no use in going on.
+    let send = |piece: Option<Bytes>| match runtime.block_on(tokio::time::timeout_at(deadline, pieces.send(piece))) {
+        Ok(sent) => sent.is_ok(),
+        Err(_) => {
+            tracing::warn!(seconds = timeout.as_secs(), "a snapshot was cut off: its client is too slow");
+            false
+        }
+    };
     let room = PAGE_BYTES as usize * 2;
     let mut out = Vec::with_capacity(room);
     let mut frame = begin(&snapshot, &mut out);
@@ -120,11 +131,8 @@ fn write(
                 Frame::Replica(writer) => writer.row(&mut out, row.image.as_bytes()),
             }
         }
-        if Instant::now() > deadline {
-            return tracing::warn!(seconds = timeout.as_secs(), "a snapshot was cut off: its client is too slow");
-        }
         let piece = std::mem::replace(&mut out, Vec::with_capacity(room));
-        if pieces.blocking_send(Some(piece.into())).is_err() {
+        if !send(Some(piece.into())) {
             return;
         }
     }
@@ -135,9 +143,8 @@ fn write(
         }
         Frame::Replica(writer) => writer.end(&mut out),
     }
-    if pieces.blocking_send(Some(out.into())).is_ok() {
-        // A client that is gone needs no end.
-        let _ = pieces.blocking_send(None);
+    if send(Some(out.into())) {
+        send(None);
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 /// One kibibyte.
 pub const KIB: u64 = 1 << 10;
@@ -120,11 +120,15 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// A filter of `tracing-subscriber`, kept as text because the filter itself cannot be cloned.
+/// A filter of `tracing-subscriber`: levels, and targets with theirs. A bare word is a level; the library would take
+/// any other for a target.
 pub(crate) fn log_filter(text: &str) -> Result<String, String> {
-    match EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("error, warn, info, debug, trace, off, or a list like info,cdc_host::ingest=debug".to_owned()),
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let words = text.split(',').filter(|part| !part.contains('='));
+    let levels = words.clone().all(|word| LEVELS.iter().any(|level| word.trim().eq_ignore_ascii_case(level)));
+    match text.parse::<Targets>() {
+        Ok(_) if levels => Ok(text.to_owned()),
+        _ => Err("error, warn, info, debug, trace, off, or a list like info,cdc_host::ingest=debug".to_owned()),
     }
 }
 

@@ -93,7 +93,6 @@ pub struct Ingest {
     queue: mpsc::Sender<Job>,
     room: Arc<Semaphore>,
     max_queue: usize,
-    metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Ingest {
@@ -113,13 +112,13 @@ impl Ingest {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, JoinHandle<()>), EngineError> {
         let (queue, jobs) = mpsc::channel();
-        let writer = Writer::new(component, store, settings, options.max_batch, metrics.clone())?;
+        let writer = Writer::new(component, store, settings, options.max_batch, metrics)?;
         let thread = std::thread::Builder::new()
             .name("ingest".to_owned())
             .spawn(move || writer.run(&jobs))
             .map_err(|error| EngineError::NoInstance(error.into()))?;
         let room = Arc::new(Semaphore::new(options.max_queue));
-        Ok((Self { queue, room, max_queue: options.max_queue, metrics }, thread))
+        Ok((Self { queue, room, max_queue: options.max_queue }, thread))
     }
 
     /// Captures changes that came together, or refuses at once when there is no room for them in the queue.
@@ -150,7 +149,6 @@ impl Ingest {
         changes: Vec<Change>,
         room: OwnedSemaphorePermit,
     ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
-        self.metrics.ingest.queued.set(i64::try_from(self.waiting()).unwrap_or(i64::MAX));
         let (reply, receipt) = oneshot::channel();
         let job = Job::Changes { changes, positions: Vec::new(), reply, room };
         self.queue.send(job).map_err(|_| IngestError::Stopping)?;

@@ -1,5 +1,5 @@
 //! The views on disk: `views.redb`, an embedded B-tree that holds row state and all other facts as of one sequence
-//! number. One checkpoint is one atomic commit.
+//! number.
 //!
 //! It is not the truth, the log is: a checkpoint may be late, and the file may be thrown away while the log still
 //! reaches back to its first event. Row state that the log no longer covers exists only here.
@@ -12,6 +12,7 @@
 //!   page of a table has the empty key, so that every key has its page.
 
 use std::fmt::Debug;
+use std::iter::Peekable;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,9 @@ use super::{Row, SchemaVersion, Sequence, StoreError};
 pub(crate) const FILE: &str = "views.redb";
 /// The format this binary writes, and the newest it reads.
 pub(crate) const VERSION: u64 = 1;
+
+/// How many pages one commit changes at most, about: what a checkpoint needs of room and memory beside what it changes.
+const PAGES_PER_COMMIT: usize = if cfg!(test) { 3 } else { 4096 };
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const RECENT: TableDefinition<'_, u64, u64> = TableDefinition::new("recent");
@@ -169,65 +173,98 @@ impl Views {
     }
 
     /// Writes a checkpoint: the changed rows, and what changed of the facts since the last one.
+    ///
+    /// A large one is committed in parts, the facts with the last, and `partly` gets what is there after each part: a
+    /// tree that is never written in place needs room for all that one commit changes. A crash in between is harmless.
+    /// The checkpoint then still stands for the sequence number of the one before; the log behind that is replayed, and
+    /// sets every row that is ahead to what it already is.
     pub(crate) fn write(
         &self,
         overlay: &Overlay,
         facts: &Facts,
         before: &Facts,
         retention: &Retention,
+        mut partly: impl FnMut(Base),
     ) -> Result<(), ViewsError> {
-        let mut write = self.db.begin_write()?;
-        // A start after a crash then needs no pass over the whole file.
-        write.set_quick_repair(true);
-        write_facts(&write, facts, before, retention)?;
-        let mut rows = write.open_table(ROWS)?;
+        let mut write = self.begin()?;
+        let mut left = PAGES_PER_COMMIT;
         for (&table, changed) in &overlay.tables {
+            let mut rows = write.open_table(ROWS)?;
             if changed.is_whole {
                 let (from, to) = (row_key(table, &[]), row_key(table + 1, &[]));
                 rows.retain_in(&from[..]..&to[..], |_, _| false)?;
             }
             let mut changes = changed.rows.iter().peekable();
-            while let Some((key, _)) = changes.peek() {
-                let page = page_of(&rows, table, key)?;
-                let (fence, page, end) = page.unwrap_or_else(|| (row_key(table, &[]), Bytes::new(), None));
-                let mut kept: Vec<(&[u8], &[u8])> = Vec::with_capacity(64);
-                let mut reader = Reader { bytes: &page, at: 0 };
-                let mut row = pages::next_row(&mut reader).map_err(in_page)?;
-                while let Some((key, image)) =
-                    changes.next_if(|(key, _)| end.as_ref().is_none_or(|end| key[..] < end[4..]))
-                {
-                    while let Some(before) = row.filter(|(before, _)| *before <= &key[..]) {
-                        if before.0 != &key[..] {
-                            kept.push(before);
-                        }
-                        row = pages::next_row(&mut reader).map_err(in_page)?;
-                    }
-                    if let Some(image) = image {
-                        kept.push((key, image));
-                    }
+            while changes.peek().is_some() {
+                if left == 0 {
+                    drop(rows);
+                    write.commit()?;
+                    partly(self.base(before.sequence)?);
+                    write = self.begin()?;
+                    left = PAGES_PER_COMMIT;
+                    rows = write.open_table(ROWS)?;
                 }
-                while let Some(rest) = row {
-                    kept.push(rest);
-                    row = pages::next_row(&mut reader).map_err(in_page)?;
-                }
-                let packed = pages::pack_rows(&kept);
-                if packed.is_empty() {
-                    rows.remove(&fence[..])?;
-                }
-                for (i, (first, page)) in packed.into_iter().enumerate() {
-                    // The first of them takes the old one's place, whatever its first row is now.
-                    if i == 0 {
-                        rows.insert(&fence[..], &page[..])?;
-                    } else {
-                        rows.insert(&row_key(table, first)[..], &page[..])?;
-                    }
-                }
+                write_page(&mut rows, table, &mut changes)?;
+                left -= 1;
             }
         }
-        drop(rows);
+        // Also without a row, so that the table is there to be read.
+        drop(write.open_table(ROWS)?);
+        write_facts(&write, facts, before, retention)?;
         write.commit()?;
         Ok(())
     }
+
+    fn begin(&self) -> Result<WriteTransaction, ViewsError> {
+        let mut write = self.db.begin_write()?;
+        // A start after a crash then needs no pass over the whole file.
+        write.set_quick_repair(true);
+        Ok(write)
+    }
+}
+
+type Changes<'a> = Peekable<imbl::ordmap::Iter<'a, Bytes, Option<Bytes>, imbl::shared_ptr::DefaultSharedPtr>>;
+
+/// Takes the next changes of a table, as many as belong to one page, and rewrites that page.
+fn write_page(
+    rows: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    table: u32,
+    changes: &mut Changes<'_>,
+) -> Result<(), ViewsError> {
+    let Some((key, _)) = changes.peek() else { return Ok(()) };
+    let page = page_of(rows, table, key)?;
+    let (fence, page, end) = page.unwrap_or_else(|| (row_key(table, &[]), Bytes::new(), None));
+    let mut kept: Vec<(&[u8], &[u8])> = Vec::with_capacity(64);
+    let mut reader = Reader { bytes: &page, at: 0 };
+    let mut row = pages::next_row(&mut reader).map_err(in_page)?;
+    while let Some((key, image)) = changes.next_if(|(key, _)| end.as_ref().is_none_or(|end| key[..] < end[4..])) {
+        while let Some(before) = row.filter(|(before, _)| *before <= &key[..]) {
+            if before.0 != &key[..] {
+                kept.push(before);
+            }
+            row = pages::next_row(&mut reader).map_err(in_page)?;
+        }
+        if let Some(image) = image {
+            kept.push((key, image));
+        }
+    }
+    while let Some(rest) = row {
+        kept.push(rest);
+        row = pages::next_row(&mut reader).map_err(in_page)?;
+    }
+    let packed = pages::pack_rows(&kept);
+    if packed.is_empty() {
+        rows.remove(&fence[..])?;
+    }
+    for (i, (first, page)) in packed.into_iter().enumerate() {
+        // The first of them takes the old one's place, whatever its first row is now.
+        if i == 0 {
+            rows.insert(&fence[..], &page[..])?;
+        } else {
+            rows.insert(&row_key(table, first)[..], &page[..])?;
+        }
+    }
+    Ok(())
 }
 
 /// A page with its key and the next page's.
@@ -321,16 +358,27 @@ impl Base {
         Self { sequence: 0, path: Arc::default(), rows: None }
     }
 
-    /// One row's image.
-    pub(crate) fn get(&self, table: u32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    /// One row's image. Keeps the page that it looked at in `last`, for the next key of the same table.
+    pub(crate) fn get(
+        &self,
+        table: u32,
+        key: &[u8],
+        last: &mut Option<(Vec<u8>, Bytes)>,
+    ) -> Result<Option<Bytes>, StoreError> {
         let Some(rows) = &self.rows else { return Ok(None) };
         let (from, to) = (row_key(table, &[]), row_key(table, key));
         let found = rows.range(&from[..]..=&to[..]).map_err(|error| self.unreadable(error))?.next_back();
         let Some(found) = found else { return Ok(None) };
-        let (_, page) = found.map_err(|error| self.unreadable(error))?;
-        pages::unpack(page.value())
-            .and_then(|rows| pages::find(&rows, key))
-            .map_err(|Damage(reason)| self.damaged(reason))
+        let (fence, page) = found.map_err(|error| self.unreadable(error))?;
+        let page = match last {
+            Some((known, page)) if known[..] == *fence.value() => page.clone(),
+            _ => {
+                let page = pages::unpack(page.value()).map_err(|Damage(reason)| self.damaged(reason))?;
+                *last = Some((fence.value().to_vec(), page.clone()));
+                page
+            }
+        };
+        pages::find(&page, key).map_err(|Damage(reason)| self.damaged(reason))
     }
 
     /// Rows in the order of their keys, after the given one.

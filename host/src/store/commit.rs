@@ -37,7 +37,10 @@ pub(crate) fn append(shared: &Shared, batch: &Batch, done: Done) -> Result<Seque
     }
     let mut head = shared.lock_head();
     // Memory is bounded too: when checkpoints cannot keep up, the writer waits for one.
-    while head.version.rows.sealed.is_some() && head.version.rows.active.entries >= options.overlay_entries_max {
+    while head.version.rows.sealed.is_some()
+        && (head.version.rows.active.entries >= options.overlay_entries_max
+            || head.version.rows.active.bytes >= options.checkpoint_bytes * 2)
+    {
         shared.check()?;
         head = shared.settled.wait(head).unwrap_or_else(PoisonError::into_inner);
     }
@@ -50,8 +53,9 @@ pub(crate) fn append(shared: &Shared, batch: &Batch, done: Done) -> Result<Seque
     head.version.apply(batch, &options.retention);
     let version = head.version.clone();
     let overlay = &version.rows.active;
-    let wants_checkpoint =
-        overlay.entries >= options.checkpoint_entries || overlay.bytes >= options.checkpoint_bytes;
+    let wants_checkpoint = overlay.entries >= options.checkpoint_entries
+        || overlay.bytes >= options.checkpoint_bytes
+        || version.facts.sequence.saturating_sub(head.sealed_at) >= options.checkpoint_events;
     {
         let mut queue = shared.lock_queue();
         queue.batches += 1;
@@ -183,8 +187,8 @@ fn publish(shared: &Shared, appender: &mut Appender, group: &mut Vec<Staged>) {
         let publishing = shared.lock_publishing();
         let new_segment = appender.publish(&shared.cache);
         let before = shared.durable.load();
-        if let Some((written, base)) = &publishing.settled {
-            version.settle(written, base);
+        if let Some(settled) = &publishing.settled {
+            version.settle(settled);
         }
         let segments = match new_segment {
             Some(segment) => Arc::new(before.segments.iter().cloned().chain([segment]).collect()),
@@ -232,7 +236,8 @@ fn fail(shared: &Shared, group: &mut Vec<Staged>, error: AppendError) {
         let generation = head.version.facts.schema_generation + 1;
         head.version = shared.durable.load().version.clone();
         head.version.facts.schema_generation = generation;
-        head.given_up += 1;
+        let newest = head.version.ordinal;
+        head.sealing = head.sealing.filter(|sealing| *sealing <= newest);
         queue.staged.drain(..).collect()
     };
     if is_first_failure {

@@ -117,8 +117,11 @@ fn a_view_never_changes(store: &dyn Store) {
 
 fn rows_follow_events(store: &dyn Store) {
     commit(store, batch(1, vec![insert("t", "a", "1"), insert("t", "b", "1"), insert("u", "a", "9")])).unwrap();
-    commit(store, batch(2, vec![write("t", "a", Operation::Update, Some("2")), write("t", "b", Operation::Delete, None)]))
-        .unwrap();
+    commit(
+        store,
+        batch(2, vec![write("t", "a", Operation::Update, Some("2")), write("t", "b", Operation::Delete, None)]),
+    )
+    .unwrap();
     let keys = ["b".to_owned(), "a".into(), "none".into()];
     assert_eq!(store.head_rows("t", &keys).unwrap(), [None, Some(text("2")), None]);
     let view = store.view().unwrap();
@@ -137,8 +140,11 @@ fn a_scan_goes_in_byte_order_page_by_page(store: &dyn Store) {
         let writes = keys.map(|i| insert("t", &format!("{:03}", i * 37 % 500), &"v".repeat(i % 50))).collect();
         commit(store, batch(1, writes)).unwrap();
     }
-    commit(store, batch(1, vec![insert("s", "x", "x"), insert("u", "y", "y"), write("t", "007", Operation::Delete, None)]))
-        .unwrap();
+    commit(
+        store,
+        batch(1, vec![insert("s", "x", "x"), insert("u", "y", "y"), write("t", "007", Operation::Delete, None)]),
+    )
+    .unwrap();
     let view = store.view().unwrap();
     let mut keys = Vec::new();
     let mut after: Option<String> = None;
@@ -243,7 +249,7 @@ fn batches_are_done_in_order_and_seen_when_done(store: &dyn Store) {
         result.unwrap();
         assert_eq!(which, i);
         let newest = store.view().unwrap().bounds().newest;
-        assert!(newest >= i * 2 + 2 && newest % 2 == 0, "whole batches, at least up to this one");
+        assert!(newest >= i * 2 + 2 && newest.is_multiple_of(2), "whole batches, at least up to this one");
     }
 }
 

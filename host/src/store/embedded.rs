@@ -60,6 +60,8 @@ pub struct EmbeddedOptions {
     pub views_cache_bytes: usize,
     /// A checkpoint is written once this many rows have changed,
     pub checkpoint_entries: usize,
+    /// or after this many events (which is what a start after a crash has to replay),
+    pub checkpoint_events: u64,
     /// or once changed rows take this much memory,
     pub checkpoint_bytes: usize,
     /// or this long after a change.
@@ -87,10 +89,11 @@ impl EmbeddedOptions {
             segment_bytes: 8 << 20,
             frame_cache_bytes: 8 << 20,
             views_cache_bytes: 8 << 20,
-            checkpoint_entries: 32_768,
+            checkpoint_entries: 16_384,
+            checkpoint_events: 32_768,
             checkpoint_bytes: 16 << 20,
             checkpoint_every: Duration::from_secs(5),
-            overlay_entries_max: 131_072,
+            overlay_entries_max: 24_576,
             queue_bytes_max: 32 << 20,
             queue_batches_max: 4096,
             batch_bytes_max: 64 << 20,
@@ -275,7 +278,7 @@ impl Store for EmbeddedStore {
             (version.facts.table_id(table), version.rows.clone())
         };
         let Some(table) = table else { return Ok(vec![None; keys.len()]) };
-        keys.iter().map(|key| rows.get(table, key.as_bytes())).collect()
+        rows.get_all(table, keys)
     }
 
     fn head_schema(&self, table: &str) -> Option<SchemaVersion> {
@@ -311,7 +314,13 @@ impl View for EmbeddedView {
         }
     }
 
-    fn scan(&self, table: &str, after: Option<&str>, max_rows: usize, max_bytes: usize) -> Result<Vec<Row>, StoreError> {
+    fn scan(
+        &self,
+        table: &str,
+        after: Option<&str>,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, StoreError> {
         let version = &self.durable.version;
         match version.facts.table_id(table) {
             Some(table) => version.rows.scan(table, after.map(str::as_bytes), max_rows, max_bytes),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::{Batch, Bounds, Counters, Head, Operation, SchemaVersion, Sequence, TableCount};
+use super::{Batch, Bounds, Counters, Head, SchemaVersion, Sequence, TableCount};
 
 /// Seconds of which counts are kept.
 const RECENT_SECONDS: usize = 16;
@@ -184,7 +184,3 @@ impl Facts {
         Counters { tables, recent: self.recent.to_vec() }
     }
 }
-
-/// The operations in the order of their numbers.
-pub(crate) const OPERATIONS: [Operation; 4] =
-    [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];

@@ -167,7 +167,8 @@ fn a_full_disk_gives_up_what_is_staged_and_nothing_else() {
             let first = stuck(&bench);
             let generation = store.head().schema_generation;
             let second = stage(&*store, batch(3, vec![insert("t", "c", "3")]));
-            let third = stage(&*store, Batch { schemas: vec![schema("u", 1, "s")], ..batch(4, vec![insert("u", "d", "4")]) });
+            let third =
+                stage(&*store, Batch { schemas: vec![schema("u", 1, "s")], ..batch(4, vec![insert("u", "d", "4")]) });
             assert_eq!(store.head().sequence, 4);
             bench.faults.set(|plan| {
                 plan.write = Some((written, kind));
@@ -243,10 +244,9 @@ fn readers_see_nothing_that_is_not_durable() {
 
 #[test]
 fn a_full_queue_makes_writers_wait() {
-    for change in [
-        (|options| options.queue_batches_max = 2) as fn(&mut EmbeddedOptions),
-        |options| options.queue_bytes_max = 160,
-    ] {
+    for change in
+        [(|options| options.queue_batches_max = 2) as fn(&mut EmbeddedOptions), |options| options.queue_bytes_max = 160]
+    {
         let bench = bench(change);
         let mut told = vec![stuck(&bench)];
         told.push(stage(&*bench.store, batch(3, vec![insert("t", "c", "3")])));

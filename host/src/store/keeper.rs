@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::checkpoint::{Base, Views};
 use super::embedded::Durability;
-use super::facts::{Facts, Retention};
+use super::facts::Facts;
 use super::log::pack;
 use super::log::segment::Segment;
 use super::medium::Medium;
-use super::shared::{Durable, Shared};
+use super::shared::{Durable, Settled, Shared};
 use super::{Sequence, StoreError};
 
 /// How often retention by age looks.
@@ -28,8 +28,6 @@ pub(crate) struct Keeper {
     pub(crate) written: Facts,
     /// The batch that the last checkpoint stands for.
     pub(crate) ordinal: u64,
-    /// The retention noted in the last checkpoint.
-    pub(crate) noted: Option<Retention>,
     pub(crate) medium: Arc<dyn Medium>,
 }
 
@@ -85,23 +83,23 @@ impl Keeper {
         let start = Instant::now();
         shared.lock_wishes().checkpoint = false;
         let aged = aged(shared);
-        let (sealed, facts, ordinal, given_up) = {
+        let (sealed, facts, ordinal) = {
             let mut head = shared.lock_head();
             shared.is_dirty.store(false, Ordering::Relaxed);
             let dropped = aged.max(shared.durable.load().dropped);
-            if head.version.ordinal == self.ordinal
-                && dropped <= self.written.dropped.max(head.version.facts.dropped)
-                && self.noted == Some(shared.options.retention)
-            {
+            if head.version.ordinal == self.ordinal && dropped <= self.written.dropped.max(head.version.facts.dropped) {
                 return Ok(());
             }
+            debug_assert!(head.version.rows.sealed.is_none(), "one checkpoint at a time");
             let sealed = Arc::new(std::mem::take(&mut head.version.rows.active));
             head.version.rows.sealed = Some(sealed.clone());
+            head.sealing = Some(head.version.ordinal);
+            head.sealed_at = head.version.facts.sequence;
             let mut facts = head.version.facts.clone();
             facts.dropped = facts.dropped.max(dropped).min(facts.sequence);
-            (sealed, facts, head.version.ordinal, head.given_up)
+            (sealed, facts, head.version.ordinal)
         };
-        if !wait_durable(shared, ordinal, given_up)? {
+        if !wait_durable(shared, ordinal)? {
             // Given up meanwhile: the head knows nothing of this tier any more. What is left waits for the next time.
             shared.is_dirty.store(true, Ordering::Relaxed);
             return Ok(());
@@ -114,9 +112,15 @@ impl Keeper {
                 })?;
             }
         }
+        let tier = Arc::downgrade(&sealed);
+        // So that readers hold no older checkpoint while this one is written: its pages are needed.
+        settle(shared, Settled { tier: tier.clone(), base: sealed_base(shared), is_whole: false }, 0);
+        let partly = |base| {
+            settle(shared, Settled { tier: tier.clone(), base: Arc::new(base), is_whole: false }, 0);
+        };
         let base = self
             .views
-            .write(&sealed, &facts, &self.written, &shared.options.retention)
+            .write(&sealed, &facts, &self.written, &shared.options.retention, partly)
             .and_then(|()| self.views.base(facts.sequence))
             .map_err(|error| {
                 StoreError::Failed(
@@ -128,8 +132,7 @@ impl Keeper {
                     .into(),
                 )
             })?;
-        self.settle(shared, &sealed, Arc::new(base), facts.dropped);
-        self.noted = Some(shared.options.retention);
+        settle(shared, Settled { tier, base: Arc::new(base), is_whole: true }, facts.dropped);
         self.ordinal = ordinal;
         self.written = facts;
         let gauges = &shared.gauges;
@@ -137,25 +140,6 @@ impl Keeper {
         gauges.checkpoint_us.fetch_add(start.elapsed().as_micros() as u64, Ordering::Relaxed);
         gauges.checkpoint_sequence.store(self.written.sequence, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Lets the head and readers use a checkpoint.
-    fn settle(&self, shared: &Shared, sealed: &Arc<super::rows::Overlay>, base: Arc<Base>, dropped: Sequence) {
-        let written = Arc::downgrade(sealed);
-        let mut head = shared.lock_head();
-        let mut publishing = shared.lock_publishing();
-        head.version.settle(&written, &base);
-        let before = shared.durable.load_full();
-        // With nothing staged, readers get the head's version, which has the smaller tiers.
-        let mut version =
-            if before.version.ordinal == head.version.ordinal { head.version.clone() } else { before.version.clone() };
-        version.settle(&written, &base);
-        publishing.settled = Some((written, base));
-        let dropped = before.dropped.max(dropped);
-        shared.durable.store(Arc::new(Durable { version, segments: before.segments.clone(), dropped }));
-        drop(publishing);
-        drop(head);
-        shared.settled.notify_all();
     }
 
     /// Removes segments that retention has dropped and the checkpoint covers.
@@ -202,7 +186,7 @@ impl Keeper {
                 Ok(Some(new)) => Arc::new(new),
                 Ok(None) => continue,
                 Err(error) => {
-                    tracing::warn!(file = %old.path.display(), ?error, "a segment was not packed; it stays as it is");
+                    tracing::warn!(file = %old.path.display(), %error, "a segment was not packed; it stays as it is");
                     return;
                 }
             };
@@ -215,26 +199,53 @@ impl Keeper {
     }
 }
 
-/// Waits until a batch is published; answers false when it was given up.
-fn wait_durable(shared: &Shared, ordinal: u64, given_up: u64) -> Result<bool, StoreError> {
-    shared.keeper_waits.store(true, Ordering::SeqCst);
+/// The checkpoint below the tier that is sealed now.
+fn sealed_base(shared: &Shared) -> Arc<Base> {
+    shared.lock_head().version.rows.base.clone()
+}
+
+/// Lets the head and readers use what a checkpoint has written.
+fn settle(shared: &Shared, settled: Settled, dropped: Sequence) {
+    let mut head = shared.lock_head();
     let mut publishing = shared.lock_publishing();
-    while shared.durable.load().version.ordinal < ordinal {
-        if let Some(error) = shared.failed.get() {
-            return Err(error.clone());
-        }
-        // A look now and then, since a batch that was given up publishes nothing.
-        let waited = shared.published.wait_timeout(publishing, Duration::from_millis(100));
-        publishing = waited.unwrap_or_else(PoisonError::into_inner).0;
-        drop(publishing);
-        if shared.lock_head().given_up != given_up {
-            return Ok(false);
-        }
-        publishing = shared.lock_publishing();
+    head.version.settle(&settled);
+    if settled.is_whole {
+        head.sealing = None;
     }
+    let before = shared.durable.load_full();
+    // With nothing staged, readers get the head's version, which has the same rows in other tiers.
+    let is_same = before.version.ordinal == head.version.ordinal;
+    let mut version = if is_same { head.version.clone() } else { before.version.clone() };
+    version.settle(&settled);
+    publishing.settled = Some(settled);
+    let dropped = before.dropped.max(dropped);
+    shared.durable.store(Arc::new(Durable { version, segments: before.segments.clone(), dropped }));
     drop(publishing);
+    drop(head);
+    shared.settled.notify_all();
+}
+
+/// Waits until the sealed tier's last batch is published; answers false when it was given up.
+fn wait_durable(shared: &Shared, ordinal: u64) -> Result<bool, StoreError> {
+    shared.keeper_waits.store(true, Ordering::SeqCst);
+    let result = loop {
+        // Given up, and others may have its ordinal by now: the head says.
+        if shared.lock_head().sealing.is_none() {
+            break Ok(false);
+        }
+        let publishing = shared.lock_publishing();
+        if let Some(error) = shared.failed.get() {
+            break Err(error.clone());
+        }
+        if shared.durable.load().version.ordinal >= ordinal {
+            drop(publishing);
+            break Ok(shared.lock_head().sealing.is_some());
+        }
+        // A look now and then besides, since a batch that was given up publishes nothing.
+        drop(shared.published.wait_timeout(publishing, Duration::from_millis(100)));
+    };
     shared.keeper_waits.store(false, Ordering::SeqCst);
-    Ok(shared.lock_head().given_up == given_up)
+    result
 }
 
 /// Up to where retention by age and bytes drops.

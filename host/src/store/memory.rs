@@ -13,8 +13,8 @@ use super::facts::Retention;
 use super::rows::Rows;
 use super::shared::Version;
 use super::{
-    Batch, Bounds, Counters, Done, Event, EventRange, EventSlice, Head, Row, SchemaVersion, Sequence, Store, StoreError,
-    View,
+    Batch, Bounds, Counters, Done, Event, EventRange, EventSlice, Head, Row, SchemaVersion, Sequence, Store,
+    StoreError, View,
 };
 
 const RETENTION: Retention = Retention { events: None, age_ms: None, bytes: None, unacknowledged_events: 0 };
@@ -58,7 +58,7 @@ impl Store for MemoryStore {
     fn head_rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
         let state = self.lock();
         let Some(table) = state.version.facts.table_id(table) else { return Ok(vec![None; keys.len()]) };
-        keys.iter().map(|key| state.version.rows.get(table, key.as_bytes())).collect()
+        state.version.rows.get_all(table, keys)
     }
 
     fn head_schema(&self, table: &str) -> Option<SchemaVersion> {
@@ -104,7 +104,13 @@ impl View for MemoryView {
         }
     }
 
-    fn scan(&self, table: &str, after: Option<&str>, max_rows: usize, max_bytes: usize) -> Result<Vec<Row>, StoreError> {
+    fn scan(
+        &self,
+        table: &str,
+        after: Option<&str>,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, StoreError> {
         match self.version.facts.table_id(table) {
             Some(table) => self.version.rows.scan(table, after.map(str::as_bytes), max_rows, max_bytes),
             None => Ok(Vec::new()),

@@ -20,6 +20,8 @@ mod embedded;
 mod facts;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod golden;
 mod keeper;
 mod lock;
 mod log;
@@ -27,8 +29,11 @@ mod medium;
 mod memory;
 mod open;
 mod pages;
+#[cfg(test)]
+mod retention;
 mod rows;
 mod shared;
+mod verify;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -41,6 +46,7 @@ pub use log::recovery::recover_bytes;
 pub use memory::MemoryStore;
 pub use open::OpenError;
 pub use shared::SYNC_BUCKETS_US;
+pub use verify::{Finding, Report, verify};
 
 /// A place in the log: 1 for the first event, gap-free. 0 stands for "before the first".
 pub type Sequence = u64;
@@ -278,7 +284,8 @@ pub trait View: Send + Sync + Debug {
 
     /// Rows in byte order of their keys, after the given one; empty at the end. Stops early when the images pass
     /// `max_bytes`; at least one row is answered.
-    fn scan(&self, table: &str, after: Option<&str>, max_rows: usize, max_bytes: usize) -> Result<Vec<Row>, StoreError>;
+    fn scan(&self, table: &str, after: Option<&str>, max_rows: usize, max_bytes: usize)
+    -> Result<Vec<Row>, StoreError>;
 
     /// Events in a range. `Dropped` when `after + 1` is below the oldest kept event and `after` is below `newest`.
     fn events(&self, range: &EventRange<'_>) -> Result<EventSlice, StoreError>;

@@ -23,7 +23,7 @@ use super::log::index::MemoryIndex;
 use super::log::recovery::{self, ScanError, Tail};
 use super::log::segment::{self, SEGMENT_HEADER, Segment, SegmentHeader};
 use super::medium::{Medium, MediumFile};
-use super::rows::Rows;
+use super::rows::{Gathered, Rows};
 use super::shared::{Durable, Gauges, HeadState, Publishing, Queue, Shared, Version, Wishes};
 use super::{Batch, Sequence};
 
@@ -173,11 +173,13 @@ pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
             )),
             facts: facts.clone().unwrap_or_default(),
         },
+        gathered: Gathered::default(),
         views,
     };
     check_reach(&log, &names, &path, facts.as_ref())?;
     let (segments, end) = load_segments(&*medium, &log, &names, &mut replay)?;
-    let Replay { mut version, views, written, .. } = replay;
+    let Replay { mut version, views, mut written, mut gathered, .. } = replay;
+    version.rows.active = gathered.take();
     if facts.as_ref().is_some_and(|facts| facts.sequence > version.facts.sequence)
         || segments.last().is_some_and(|last| last.next() != version.facts.sequence + 1)
     {
@@ -192,7 +194,18 @@ pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
         ));
     }
     version.facts.retain(&options.retention);
-    let is_dirty = version.ordinal > 0 || noted.is_some_and(|noted| noted != options.retention);
+    if noted != Some(in_force(&options.retention)) {
+        // What is dropped depends on the retention in force, so a replay must know it: noted before the first event.
+        let overlay = std::mem::take(&mut version.rows.active);
+        let write = || -> Result<_, ViewsError> {
+            views.write(&overlay, &version.facts, &written, &options.retention, |_| ())?;
+            views.base(version.facts.sequence)
+        };
+        version.rows.base = Arc::new(write().map_err(|error| unreadable(&path, error))?);
+        written = version.facts.clone();
+        version.ordinal = 0;
+    }
+    let is_dirty = version.ordinal > 0;
     // Ordinals count from here; one that no batch has makes the keeper write what was replayed.
     let ordinal = if version.ordinal > 0 { u64::MAX } else { 0 };
     version.ordinal = 0;
@@ -212,9 +225,10 @@ pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
     let gauges = Gauges::default();
     gauges.checkpoint_sequence.store(written.sequence, Ordering::Relaxed);
     let durable = Durable { version: version.clone(), segments: Arc::new(segments), dropped: 0 };
-    let keeper = Keeper { views, written, ordinal, noted, medium };
+    let checkpointed = written.sequence;
+    let keeper = Keeper { views, written, ordinal, medium };
     let shared = Shared {
-        head: Mutex::new(HeadState { version, given_up: 0, is_closed: false }),
+        head: Mutex::new(HeadState { version, sealing: None, sealed_at: checkpointed, is_closed: false }),
         settled: Condvar::new(),
         queue: Mutex::new(Queue::default()),
         queued: Condvar::new(),
@@ -232,6 +246,11 @@ pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
         options,
     };
     Ok(Opened { lock, shared, appender, keeper })
+}
+
+/// What of a retention a replay depends on.
+fn in_force(retention: &Retention) -> Retention {
+    Retention { age_ms: None, bytes: None, ..*retention }
 }
 
 /// Takes the lock of a data folder.
@@ -285,6 +304,8 @@ struct Replay {
     known: Sequence,
     written: Facts,
     version: Version,
+    /// Rows that the version does not have yet.
+    gathered: Gathered,
     views: Views,
 }
 
@@ -304,19 +325,21 @@ impl Replay {
             positions: frame.notes.positions.clone(),
             cursors: frame.notes.cursors.clone(),
         };
-        self.version.apply(&batch, &self.retention);
+        let Self { version, gathered, .. } = self;
+        version.facts.apply(&batch, &self.retention, |table, write| gathered.apply(table, &batch.writes[write]));
+        version.ordinal += 1;
         Ok(())
     }
 
     /// Writes down what was replayed when it gets too much for memory: happens only when row state is rebuilt.
     fn relieve(&mut self, path: &Path) -> Result<(), OpenError> {
-        if self.version.rows.active.entries < self.checkpoint_entries * 8 {
+        if self.gathered.entries < self.checkpoint_entries * 8 {
             return Ok(());
         }
-        let overlay = std::mem::take(&mut self.version.rows.active);
+        let overlay = self.gathered.take();
         let facts = self.version.facts.clone();
         let write = || -> Result<_, ViewsError> {
-            self.views.write(&overlay, &facts, &self.written, &self.retention)?;
+            self.views.write(&overlay, &facts, &self.written, &self.retention, |_| ())?;
             self.views.base(facts.sequence)
         };
         self.version.rows.base = Arc::new(write().map_err(|error| unreadable(path, error))?);
@@ -352,9 +375,7 @@ fn load_segments(
         let unusable = |error| OpenError::folder(&path, error);
         let file = medium.open(&path, true).map_err(unusable)?;
         let len = file.len().map_err(unusable)?;
-        let trailer = Segment::read_trailer(&*file, len).map_err(unusable)?.filter(|trailer| {
-            trailer.first == first && next.is_none_or(|next| trailer.last.checked_add(1) == Some(next))
-        });
+        let trailer = Segment::read_trailer(&*file, len).map_err(unusable)?.filter(|trailer| trailer.first == first);
         if let Some(trailer) = trailer {
             check_version(&path, &*file)?;
             if trailer.last > replay.known {
@@ -465,13 +486,7 @@ fn scan(
 }
 
 /// Keeps what is cut off, and says so.
-fn keep_torn(
-    medium: &dyn Medium,
-    log: &Path,
-    path: &Path,
-    index: &MemoryIndex,
-    torn: &[u8],
-) -> Result<(), OpenError> {
+fn keep_torn(medium: &dyn Medium, log: &Path, path: &Path, index: &MemoryIndex, torn: &[u8]) -> Result<(), OpenError> {
     let kept = recovery::torn_path(path);
     let unusable = |error| OpenError::folder(&kept, error);
     let file = medium.create(&kept).map_err(unusable)?;

@@ -50,8 +50,11 @@ fn pack(rows: &[u8]) -> Vec<u8> {
     page
 }
 
+/// Key and image.
+pub(crate) type PackedRow<'a> = (&'a [u8], &'a [u8]);
+
 /// The next row of an unpacked page.
-pub(crate) fn next_row<'a>(reader: &mut Reader<'a>) -> Result<Option<(&'a [u8], &'a [u8])>, Damage> {
+pub(crate) fn next_row<'a>(reader: &mut Reader<'a>) -> Result<Option<PackedRow<'a>>, Damage> {
     if reader.at >= reader.bytes.len() {
         return Ok(None);
     }
@@ -83,7 +86,7 @@ pub(crate) fn rows_after(rows: &Bytes, after: Option<&[u8]>, out: &mut Vec<Row>)
 }
 
 /// Packs rows, ascending, into pages: each with its first key.
-pub(crate) fn pack_rows<'a>(rows: &[(&'a [u8], &'a [u8])]) -> Vec<(&'a [u8], Vec<u8>)> {
+pub(crate) fn pack_rows<'a>(rows: &[PackedRow<'a>]) -> Vec<(&'a [u8], Vec<u8>)> {
     let size = |(key, image): &(&[u8], &[u8])| key.len() + image.len() + 4;
     let total: usize = rows.iter().map(size).sum();
     // Even shares, so that no small rest is left over.

@@ -3,6 +3,7 @@
 //!
 //! The first two are persistent maps, so that every batch can have its own version.
 
+use std::collections::HashMap;
 use std::iter::Peekable;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 
 use super::checkpoint::{Base, BaseRows};
-use super::{Batch, Operation, Row, StoreError};
+use super::{Batch, Operation, Row, StoreError, Write};
 
 /// What a map costs per row beside key and image.
 const ENTRY_BYTES: usize = 96;
@@ -58,9 +59,38 @@ impl Overlay {
             None => rows.is_whole.then_some(None),
         }
     }
+}
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+/// Changed rows on their way into an overlay: many at once, which is faster than one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    tables: HashMap<u32, (bool, HashMap<Bytes, Option<Bytes>>)>,
+    pub(crate) entries: usize,
+}
+
+impl Gathered {
+    /// Takes in one event.
+    pub(crate) fn apply(&mut self, table: u32, write: &Write) {
+        let (is_whole, rows) = self.tables.entry(table).or_default();
+        if write.operation == Operation::Truncate {
+            self.entries -= rows.len();
+            rows.clear();
+            *is_whole = true;
+        } else if rows.insert(write.key.clone(), write.after.clone()).is_none() {
+            self.entries += 1;
+        }
+    }
+
+    /// The overlay, leaving nothing here.
+    pub(crate) fn take(&mut self) -> Overlay {
+        let mut overlay = Overlay { entries: std::mem::take(&mut self.entries), ..Overlay::default() };
+        for (table, (is_whole, rows)) in self.tables.drain() {
+            overlay.bytes += rows.iter().map(|(key, image)| cost(key, image.as_ref())).sum::<usize>();
+            let mut rows: Vec<_> = rows.into_iter().collect();
+            rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            overlay.tables.insert(table, TableRows { is_whole, rows: rows.into_iter().collect() });
+        }
+        overlay
     }
 }
 
@@ -89,13 +119,34 @@ impl Rows {
 
     /// One row's image.
     pub(crate) fn get(&self, table: u32, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        if let Some(known) = self.active.get(table, key) {
-            return Ok(known);
+        match self.changed(table, key) {
+            Some(known) => Ok(known),
+            None => self.base.get(table, key, &mut None),
         }
-        if let Some(known) = self.sealed.as_ref().and_then(|sealed| sealed.get(table, key)) {
-            return Ok(known);
+    }
+
+    /// The images of several rows, in the order of the keys given.
+    pub(crate) fn get_all(&self, table: u32, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let mut images = vec![None; keys.len()];
+        let mut unknown = Vec::new();
+        for (i, key) in keys.iter().enumerate() {
+            match self.changed(table, key.as_bytes()) {
+                Some(known) => images[i] = known,
+                None => unknown.push(i),
+            }
         }
-        self.base.get(table, key)
+        // Neighbours are often on one page.
+        unknown.sort_unstable_by(|a, b| keys[*a].cmp(&keys[*b]));
+        let mut page = None;
+        for i in unknown {
+            images[i] = self.base.get(table, keys[i].as_bytes(), &mut page)?;
+        }
+        Ok(images)
+    }
+
+    /// What the tiers above the base say of a row.
+    fn changed(&self, table: u32, key: &[u8]) -> Option<Option<Bytes>> {
+        self.active.get(table, key).or_else(|| self.sealed.as_ref().and_then(|sealed| sealed.get(table, key)))
     }
 
     /// Rows in the order of their keys, after the given one.
@@ -116,7 +167,9 @@ impl Rows {
             if let Some(rows) = overlay.tables.get(&table) {
                 is_whole |= rows.is_whole;
                 let range = match after {
-                    Some(after) => rows.rows.range::<_, [u8]>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded)),
+                    Some(after) => {
+                        rows.rows.range::<_, [u8]>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
+                    }
                     None => rows.rows.range::<_, [u8]>(..),
                 };
                 overlays.push(range.peekable());

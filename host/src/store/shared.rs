@@ -36,11 +36,13 @@ impl Version {
         *ordinal += 1;
     }
 
-    /// Reads the checkpoint instead of what it was made from.
-    pub(crate) fn settle(&mut self, written: &Weak<Overlay>, base: &Arc<Base>) {
-        if self.rows.sealed.as_ref().is_some_and(|sealed| std::ptr::eq(Arc::as_ptr(sealed), written.as_ptr())) {
-            self.rows.sealed = None;
-            self.rows.base = base.clone();
+    /// Reads what the checkpoint has written so far, and once it is whole, no longer what it was made from.
+    pub(crate) fn settle(&mut self, settled: &Settled) {
+        if self.rows.sealed.as_ref().is_some_and(|sealed| std::ptr::eq(Arc::as_ptr(sealed), settled.tier.as_ptr())) {
+            self.rows.base = settled.base.clone();
+            if settled.is_whole {
+                self.rows.sealed = None;
+            }
         }
     }
 }
@@ -58,8 +60,10 @@ pub(crate) struct Durable {
 #[derive(Debug)]
 pub(crate) struct HeadState {
     pub(crate) version: Version,
-    /// How often staged batches were given up.
-    pub(crate) given_up: u64,
+    /// The batch that the tier being checkpointed ends with. None when there is none, or when that batch was given up.
+    pub(crate) sealing: Option<u64>,
+    /// The newest event when the last checkpoint began.
+    pub(crate) sealed_at: Sequence,
     pub(crate) is_closed: bool,
 }
 
@@ -93,10 +97,19 @@ pub(crate) struct Wishes {
     pub(crate) stop: bool,
 }
 
-/// The last checkpoint, and the tier that it was made from.
+/// How far a checkpoint has come.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    /// The tier that it is made from.
+    pub(crate) tier: Weak<Overlay>,
+    pub(crate) base: Arc<Base>,
+    pub(crate) is_whole: bool,
+}
+
+/// The newest checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Publishing {
-    pub(crate) settled: Option<(Weak<Overlay>, Arc<Base>)>,
+    pub(crate) settled: Option<Settled>,
 }
 
 /// The shared state.

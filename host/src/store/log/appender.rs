@@ -96,8 +96,8 @@ impl Appender {
             self.sync()?;
         }
         let path = self.folder.join(file_name(first));
-        let made = match self.files.take_spare() {
-            Some(file) => self.medium.rename(&self.folder.join(SPARE), &path).map(|()| (file, ROOM)),
+        let made = match self.files.take_spare(|| self.medium.rename(&self.folder.join(SPARE), &path)) {
+            Some(spare) => spare.map(|file| (file, ROOM)),
             None => self.medium.create(&path).map(|file| (file, 0)),
         };
         let (file, room) = made.map_err(|error| {
@@ -202,7 +202,7 @@ impl Appender {
     /// Cuts the file after the last event and ends the helper. What is not needed of the file is given back.
     pub(crate) fn close(self) -> std::io::Result<()> {
         let Self { folder, medium, files, active, end, .. } = self;
-        let spare = files.take_spare().is_some();
+        // The last of its jobs may still make one.
         drop(files);
         let mut room = active.room();
         if *room > end {
@@ -210,7 +210,7 @@ impl Appender {
             active.file.set_len(end)?;
             active.file.sync()?;
         }
-        if spare || medium.list(&folder)?.iter().any(|name| name == SPARE) {
+        if medium.list(&folder)?.iter().any(|name| name == SPARE) {
             medium.remove(&folder.join(SPARE))?;
         }
         Ok(())

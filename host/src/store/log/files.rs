@@ -64,9 +64,14 @@ impl Files {
         self.send(Job::Seal(segment));
     }
 
-    /// The file made ready, if there is one yet: under the name `SPARE`, `ROOM` zeros long.
-    pub(crate) fn take_spare(&self) -> Option<Arc<dyn MediumFile>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The file made ready, if there is one yet, `ROOM` zeros long, under the name that `rename` gives it. The thread
+    /// makes no other under the old name before it has the new one.
+    pub(crate) fn take_spare(
+        &self,
+        rename: impl FnOnce() -> std::io::Result<()>,
+    ) -> Option<std::io::Result<Arc<dyn MediumFile>>> {
+        let mut slot = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.take().map(|file| rename().map(|()| file))
     }
 
     fn send(&self, job: Job) {

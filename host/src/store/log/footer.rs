@@ -159,8 +159,7 @@ impl Footer {
     /// Checks a file's footer and reads its directory.
     pub(crate) fn open(file: Arc<dyn MediumFile>, trailer: Trailer) -> Result<Self, FooterError> {
         let len = file.len()?;
-        let start =
-            len.checked_sub(trailer.footer_len()).ok_or(Damage("the footer is larger than the file"))?;
+        let start = len.checked_sub(trailer.footer_len()).ok_or(Damage("the footer is larger than the file"))?;
         let mut bytes = vec![0; (trailer.footer_len() - TRAILER as u64) as usize];
         file.read_at(&mut bytes, start)?;
         if crc32c::crc32c(&bytes) != trailer.crc {
@@ -292,7 +291,7 @@ impl Footer {
     /// Where in the key table a hash can be: hashes are spread evenly, so that a guess is right within a page or so.
     fn guess(&self, start: u64, hash: u32) -> std::io::Result<(u32, u32)> {
         let keys = self.trailer.keys;
-        let middle = (u64::from(hash) * u64::from(keys) >> 32) as u32;
+        let middle = ((u64::from(hash) * u64::from(keys)) >> 32) as u32;
         let (mut low, mut high) = (middle.saturating_sub(PAGE / 2), middle.saturating_add(PAGE / 2).min(keys));
         let mut entry = [0; 4];
         if low > 0 {

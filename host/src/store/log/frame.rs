@@ -1,6 +1,6 @@
 //! A frame: the unit of checksum, compression and random access in the log.
 //!
-//! A batch is one frame, or several of about 128 KiB each when it is large; all but the last then carry
+//! A batch is one frame, or several of about 64 KiB each when it is large; all but the last then carry
 //! [`MORE`]. A batch without its last frame does not count: recovery drops it as a whole.
 //!
 //! ```text
@@ -56,7 +56,7 @@ const HAS_BEFORE: u8 = 1;
 const HAS_AFTER: u8 = 2;
 const HAS_ORIGIN: u8 = 4;
 /// Where a batch is cut into frames: small enough that reading one event of it stays cheap.
-const PAYLOAD_TARGET: usize = 128 << 10;
+const PAYLOAD_TARGET: usize = 64 << 10;
 const EVENTS_MAX: usize = 4096;
 /// Below this, compressing gains nothing worth its time.
 const PACK_FROM: usize = 512;
@@ -224,8 +224,7 @@ fn put_frame(out: &mut Vec<u8>, header: &mut Header, raw: &[u8]) {
 /// Appends a pack of frames that `put_packed` has put one after another. Ready for a file.
 pub(crate) fn put_pack(out: &mut Vec<u8>, first: Sequence, events: u32, timestamp_ms: u64, packed: &[u8]) {
     let at = out.len();
-    let mut header =
-        Header { flags: PACK, stored: 0, raw: 0, payload_crc: 0, events, synced: 0, first, timestamp_ms };
+    let mut header = Header { flags: PACK, stored: 0, raw: 0, payload_crc: 0, events, synced: 0, first, timestamp_ms };
     put_frame(out, &mut header, packed);
     let crc = crc32c::crc32c(&out[at + 4..at + HEADER]);
     out[at..at + 4].copy_from_slice(&crc.to_le_bytes());
@@ -234,8 +233,7 @@ pub(crate) fn put_pack(out: &mut Vec<u8>, first: Sequence, events: u32, timestam
 /// Appends a frame in the form that it has in a pack.
 pub(crate) fn put_packed(packed: &mut Vec<u8>, header: &Header, stored: &[u8]) -> Result<(), Damage> {
     let raw = unpack(header, stored)?;
-    let inner =
-        Header { flags: header.flags & !LZ4, stored: header.raw, payload_crc: 0, synced: 0, ..*header };
+    let inner = Header { flags: header.flags & !LZ4, stored: header.raw, payload_crc: 0, synced: 0, ..*header };
     let at = packed.len();
     packed.resize(at + HEADER, 0);
     inner.encode(&mut packed[at..]);

@@ -110,13 +110,12 @@ impl MemoryIndex {
                 self.tables.insert(table.clone(), Lists::default());
             }
             if let Some(lists) = self.tables.get_mut(table) {
-                for operation in 0..4 {
-                    if seen & 1 << operation != 0 {
-                        if lists[operation].last() != Some(&number) {
-                            lists[operation].push(number);
-                        }
-                        if self.all[operation].last() != Some(&number) {
-                            self.all[operation].push(number);
+                for (operation, (list, all)) in lists.iter_mut().zip(&mut self.all).enumerate() {
+                    if seen & (1 << operation) != 0 {
+                        for list in [list, all] {
+                            if list.last() != Some(&number) {
+                                list.push(number);
+                            }
                         }
                     }
                 }

@@ -6,13 +6,12 @@
 
 use std::io::{self, IoSlice};
 use std::path::Path;
-
 use std::sync::Arc;
 
 use super::super::medium::Medium;
 use super::frame::{Damage, Frame, HEADER, Header, MORE, PACK, put_pack, put_packed};
 use super::index::MemoryIndex;
-use super::segment::{SEGMENT_HEADER, Segment, encode_header};
+use super::segment::{SEGMENT_HEADER, Segment, corruption, encode_header};
 
 /// The packed segment's name until it is whole.
 pub(crate) const PACKING: &str = "pack.tmp";
@@ -30,29 +29,15 @@ pub(crate) fn is_worth_it(segment: &Segment) -> bool {
     })
 }
 
-/// Why a segment was not packed.
-#[derive(Debug)]
-pub(crate) enum PackError {
-    Io(io::Error),
-    Damage(u64, Damage),
-}
-
-impl From<io::Error> for PackError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
 /// Packs a sealed segment; answers what takes its place, once that is durable.
-pub(crate) fn pack(segment: &Segment, folder: &Path, medium: &dyn Medium) -> Result<Option<Segment>, PackError> {
+pub(crate) fn pack(segment: &Segment, folder: &Path, medium: &dyn Medium) -> io::Result<Option<Segment>> {
     let Some(trailer) = segment.trailer() else { return Ok(None) };
     let len = segment.file.len()?.saturating_sub(trailer.footer_len()) as usize;
     let mut bytes = vec![0; len];
     segment.file.read_at(&mut bytes, 0)?;
-    let (mut out, index) =
-        repack(segment.first, &bytes).map_err(|(at, damage)| PackError::Damage(at as u64, damage))?;
+    let (mut out, index) = repack(segment.first, &bytes).map_err(|(at, damage)| damaged(&segment.path, at, damage))?;
     if index.next != trailer.last + 1 {
-        return Err(PackError::Damage(len as u64, Damage("frames are missing")));
+        return Err(damaged(&segment.path, len, Damage("frames are missing")));
     }
     out.extend_from_slice(&super::footer::encode(&index, true));
     let path = folder.join(PACKING);
@@ -63,6 +48,10 @@ pub(crate) fn pack(segment: &Segment, folder: &Path, medium: &dyn Medium) -> Res
     medium.sync_folder(folder)?;
     let trailer = Segment::read_trailer(&*file, out.len() as u64)?;
     Ok(trailer.map(|trailer| Segment::sealed(segment.path.clone(), file, trailer)))
+}
+
+fn damaged(path: &Path, at: usize, damage: Damage) -> io::Error {
+    io::Error::other(corruption(path, at as u64, damage))
 }
 
 /// A segment's bytes, up to the end of its frames, in packed form.

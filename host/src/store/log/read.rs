@@ -68,15 +68,10 @@ struct Picker<'a> {
 impl Picker<'_> {
     /// Answers whether the read is over.
     fn read_segment(&mut self, segment: &Segment, cache: &FrameCache) -> Result<bool, StoreError> {
-        let selector =
-            Selector { table: self.range.table, operation: self.range.operation, key_hash: self.hash };
+        let selector = Selector { table: self.range.table, operation: self.range.operation, key_hash: self.hash };
         let (count, at, later) = segment.bounds(self.low, self.range.since_ms)?;
-        let mut window = Window {
-            from: at.max(later),
-            to: count,
-            newest_first: self.range.newest_first,
-            max: FRAMES_FIRST,
-        };
+        let mut window =
+            Window { from: at.max(later), to: count, newest_first: self.range.newest_first, max: FRAMES_FIRST };
         if self.high < segment.next() - 1 {
             window.to = segment.bounds(self.high, None)?.1 + 1;
         }

@@ -47,11 +47,7 @@ pub(crate) enum ScanError {
 }
 
 /// Reads a segment's bytes. `each` is called with every frame of every whole batch and its offset.
-pub(crate) fn scan(
-    first: Sequence,
-    bytes: &[u8],
-    mut each: impl FnMut(u64, Frame),
-) -> Result<Scan, ScanError> {
+pub(crate) fn scan(first: Sequence, bytes: &[u8], mut each: impl FnMut(u64, Frame)) -> Result<Scan, ScanError> {
     match decode_header(bytes) {
         SegmentHeader::First(found) if found == first => {}
         SegmentHeader::Newer(version) => return Err(ScanError::Newer(version)),

@@ -310,9 +310,7 @@ impl Segment {
                 let len = self.file.len().map_err(|error| self.unreadable(&error))?;
                 let end = len.saturating_sub(trailer.footer_len());
                 let mut bytes = vec![0; end.saturating_sub(SEGMENT_HEADER as u64) as usize];
-                self.file
-                    .read_at(&mut bytes, SEGMENT_HEADER as u64)
-                    .map_err(|error| self.unreadable(&error))?;
+                self.file.read_at(&mut bytes, SEGMENT_HEADER as u64).map_err(|error| self.unreadable(&error))?;
                 let (index, damage) = rebuild(self.first, &bytes, SEGMENT_HEADER as u32);
                 if index.next != trailer.last + 1 {
                     let damage = damage.unwrap_or(Damage("frames are missing"));

@@ -1,0 +1,101 @@
+//! The fuzz targets' checks in every run: the same mutations of a small corpus each time, for a few seconds. Looking for
+//! longer is for `tests/fuzz` (`cargo +nightly fuzz run <target>`), whose doors and seeds these are.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use cdc_tests::harness::repository;
+use cdc_tests::random::Random;
+
+#[path = "../fuzz/doors/json.rs"]
+mod json;
+#[path = "../fuzz/doors/log.rs"]
+mod log;
+
+/// The longest input. Longer ones find little more.
+const MAX_BYTES: usize = 10_240;
+
+/// Shows a door this many mutations of the seeds in a folder, and says which one it was when the door fails.
+fn run(folder: &str, cases: u64, words: &[&[u8]], door: impl Fn(&[u8])) {
+    let mut files: Vec<_> = fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let seeds: Vec<Vec<u8>> = files.into_iter().map(|file| fs::read(file).unwrap()).collect();
+    assert!(!seeds.is_empty());
+    for seed in &seeds {
+        door(seed);
+    }
+    for case in 0..cases {
+        let mut random = Random::seeded(case);
+        let mut data = random.pick(&seeds).clone();
+        for _ in 0..=random.below(4) {
+            mutate(&mut data, &mut random, &seeds, words);
+        }
+        data.truncate(MAX_BYTES);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| door(&data))) {
+            eprintln!("case {case} of {folder}: {:?}", data.escape_ascii().to_string());
+            resume_unwind(panic);
+        }
+    }
+}
+
+fn mutate(data: &mut Vec<u8>, random: &mut Random, seeds: &[Vec<u8>], words: &[&[u8]]) {
+    let at = random.below(data.len() as u64 + 1) as usize;
+    let end = (at + 1 + random.below(16) as usize).min(data.len());
+    match random.below(8) {
+        0 if at < data.len() => data[at] ^= 1 << random.below(8),
+        1 if at < data.len() => data[at] = random.number() as u8,
+        // Sizes and counts are where off-by-one lives.
+        2 if at < data.len() => data[at] = *random.pick(&[0, 1, 2, 0x7f, 0x80, 0xfe, 0xff]),
+        3 => drop(data.drain(at.min(end)..end)),
+        4 => drop(data.splice(at..at, random.pick(words).iter().copied())),
+        5 => {
+            let again = data[at.min(end)..end].to_vec();
+            drop(data.splice(at..at, again));
+        }
+        6 => {
+            let other = random.pick(seeds);
+            let from = random.below(other.len() as u64 + 1) as usize;
+            data.truncate(at);
+            data.extend_from_slice(&other[from..]);
+        }
+        _ => data.truncate(at),
+    }
+}
+
+#[test]
+fn rows_of_any_bytes_are_taken_as_serde_json_takes_them() {
+    let words: &[&[u8]] = &[
+        b"{", b"}", b"[", b"]", b"\"", b"\\", b",", b":", b" ", b"\n", b"null", b"true", b"false", b"-", b"0", b"1",
+        b".", b"e", b"E+", b"\\u00e9", b"\\ud83d", b"\\ude00", b"\"a\":1", b"\xff", b"\xc3\xa9", b"\0", b"\x1f",
+    ];
+    run("tests/fuzz/seeds/json_door", 60_000, words, json::json);
+}
+
+#[test]
+fn heads_of_any_bytes_are_routed_or_refused() {
+    let words: &[&[u8]] = &[
+        b"\n", b"/", b"?", b"&", b"=", b"%", b"%2F", b"%25", b"%ff", b"+", b"data", b"events", b"snapshot", b"replica",
+        b"schema", b"history", b"stats", b"replay", b"after", b"limit", b"at", b"-1", b"18446744073709551615",
+        b"upsert=true", b"application/json", b"; charset=", b"\xff", b"\0", b"..",
+    ];
+    run("tests/fuzz/seeds/rest_head", 40_000, words, cdc_rest::fuzz::head);
+}
+
+#[test]
+fn bodies_of_any_bytes_are_taken_apart_or_refused() {
+    let words: &[&[u8]] = &[
+        b"{", b"}", b"[", b"]", b"\"", b"\\", b",", b":", b"\n", b"\r\n", b" ", b"null", b"\"columns\"", b"\"name\"",
+        b"\"type\"", b"\"primaryKey\"", b"\"table\"", b"\"from\"", b"\"to\"", b"0", b"-1", b"18446744073709551616",
+        b"\xff", b"\0", b"\xef\xbb\xbf",
+    ];
+    run("tests/fuzz/seeds/rest_body", 40_000, words, cdc_rest::fuzz::body);
+}
+
+#[test]
+fn segments_of_any_bytes_are_recovered_or_refused() {
+    let words: &[&[u8]] = &[
+        b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x80", b"\xff\xff\xff\xff\x0f", b"\xc1\xcd\x00\x00", b"\xc1\xcd\x01\x00",
+        b"\xc1\xcd\x02\x00", b"\xc1\xcd\x04\x00", b"\x01\x00\x00\x00", b"{}", b"cdc-log\n",
+    ];
+    run("tests/golden/log", 40_000, words, |data| log::log(data, cdc_host::store::recover_bytes));
+}
