@@ -36,7 +36,8 @@ fn build(root: &Path, target_folder: &Path) -> PathBuf {
     // for the component, and would make it another one.
     for (name, _) in env::vars_os() {
         let Some(name) = name.to_str() else { continue };
-        let of_outer_build = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"].contains(&name)
+        let of_outer_build = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
+            .contains(&name)
             || ["CARGO_TARGET", "CARGO_BUILD", "CARGO_PROFILE", "CARGO_FEATURE", "CARGO_CFG", "CARGO_PKG"]
                 .iter()
                 .any(|prefix| name.starts_with(prefix));

@@ -132,7 +132,8 @@ impl Capture {
         // A name that turned out to be no table is not worth remembering.
         let keep = self.tables.iter().all(|known| known.table.schema().version > 0);
         if !writes.is_empty() || !positions.is_empty() {
-            let first = store.commit(Batch { timestamp_ms, schemas, writes, positions }).inspect_err(|_| self.forget())?;
+            let first =
+                store.commit(Batch { timestamp_ms, schemas, writes, positions }).inspect_err(|_| self.forget())?;
             for sequence in outcomes.iter_mut().flatten() {
                 *sequence += first;
             }
@@ -214,7 +215,15 @@ impl Capture {
         }
         Ok(keyed(change, schema, decision.settings).map(|keyed| {
             let row = decision.rows.slot(table, keyed.key);
-            Prepared { table, row, action: keyed.action, name: keyed.table, image: keyed.image, lacking: keyed.lacking, origin: keyed.origin }
+            Prepared {
+                table,
+                row,
+                action: keyed.action,
+                name: keyed.table,
+                image: keyed.image,
+                lacking: keyed.lacking,
+                origin: keyed.origin,
+            }
         }))
     }
 }
@@ -471,7 +480,11 @@ impl Decision<'_> {
         if let Some(after) = after.as_ref().filter(|after| after.len() > self.settings.max_row_bytes) {
             return Err(Refusal::new(
                 RefusalCode::RowTooLarge,
-                format!("the row would be {} bytes long, and a row may be {}", after.len(), self.settings.max_row_bytes),
+                format!(
+                    "the row would be {} bytes long, and a row may be {}",
+                    after.len(),
+                    self.settings.max_row_bytes
+                ),
             ));
         }
 

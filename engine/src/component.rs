@@ -123,11 +123,7 @@ impl store::Store for Imported {
 impl store::View for ImportedView {
     fn bounds(&self) -> store::Bounds {
         let bounds = self.0.bounds();
-        store::Bounds {
-            oldest: bounds.oldest,
-            newest: bounds.newest,
-            newest_timestamp_ms: bounds.newest_timestamp,
-        }
+        store::Bounds { oldest: bounds.oldest, newest: bounds.newest, newest_timestamp_ms: bounds.newest_timestamp }
     }
 
     fn row(&self, table: &str, key: &str) -> Result<Option<String>, store::StoreError> {
@@ -230,8 +226,7 @@ impl wit_capture::Guest for Engine {
             .into_iter()
             .map(|position| store::SourcePosition { source: position.source, position: position.position })
             .collect();
-        let captured =
-            CAPTURE.with_borrow_mut(|capture| capture.capture(&Imported, now_ms(), changes, positions))?;
+        let captured = CAPTURE.with_borrow_mut(|capture| capture.capture(&Imported, now_ms(), changes, positions))?;
         Ok(wit_capture::Captured {
             timestamp: captured.timestamp_ms,
             outcomes: captured.outcomes.into_iter().map(|outcome| outcome.map_err(Into::into)).collect(),

@@ -9,7 +9,8 @@ use crate::event::{Column, ColumnType, Event, Operation, TableSchema};
 use crate::oracle::{self, Oracle};
 use crate::schema::Declaration;
 use crate::store::{
-    Batch, Bounds, Counters, EventRange, EventSlice, Head, Row, SchemaMode, Settings, Store, StoreError, TableCount, View,
+    Batch, Bounds, Counters, EventRange, EventSlice, Head, Row, SchemaMode, Settings, Store, StoreError, TableCount,
+    View,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -227,7 +228,9 @@ impl View for Rc<State> {
     fn scan(&self, table: &str, after: Option<&str>, max_rows: u32, max_bytes: u32) -> Result<Vec<Row>, StoreError> {
         let mut rows = Vec::new();
         let mut bytes = 0;
-        for ((_, key), image) in self.rows.range((table.to_owned(), String::new())..).take_while(|((t, _), _)| t == table) {
+        for ((_, key), image) in
+            self.rows.range((table.to_owned(), String::new())..).take_while(|((t, _), _)| t == table)
+        {
             if after.is_some_and(|after| key.as_str() <= after) {
                 continue;
             }

@@ -153,12 +153,16 @@ impl Default for Oracle {
 /// The tables that [`changes`] expects to be declared: (name, columns, key).
 pub(crate) fn declarations() -> Vec<(&'static str, Vec<Column>, Vec<&'static str>)> {
     vec![
-        ("pairs", vec![column("x", "String", false), column("y", "Number", false), column("n", "Number", true)], vec![
-            "x", "y",
-        ]),
-        ("typed", vec![column("id", "Number", false), column("n", "Number", false), column("s", "String", true)], vec![
-            "id",
-        ]),
+        (
+            "pairs",
+            vec![column("x", "String", false), column("y", "Number", false), column("n", "Number", true)],
+            vec!["x", "y"],
+        ),
+        (
+            "typed",
+            vec![column("id", "Number", false), column("n", "Number", false), column("s", "String", true)],
+            vec!["id"],
+        ),
     ]
 }
 
@@ -214,8 +218,7 @@ impl Oracle {
                 .zip(&change.address)
                 .filter(|(column, _)| !members.iter().any(|member| &member.name == *column))
                 .map(|(column, part)| {
-                    let number =
-                        present.iter().flatten().any(|known| &known.name == column && known.kind == "Number");
+                    let number = present.iter().flatten().any(|known| &known.name == column && known.kind == "Number");
                     let value = if number && is_integer(part) { part.clone() } else { format!("{part:?}") };
                     Member::new(column, &value)
                 })
@@ -418,7 +421,8 @@ fn key_value(text: &'static str) -> impl Strategy<Value = String> {
 
 /// Members that are no part of a key.
 fn members() -> impl Strategy<Value = Vec<Member>> {
-    let name = prop::sample::select(vec![("n", "n"), ("n", "\\u006e"), ("s", "s"), ("é", "é"), ("é", "\\u00E9"), ("o", "o")]);
+    let name =
+        prop::sample::select(vec![("n", "n"), ("n", "\\u006e"), ("s", "s"), ("é", "é"), ("é", "\\u00E9"), ("o", "o")]);
     let member = (name, prop::sample::select(VALUES)).prop_map(|((name, spelled), value)| Member {
         name: name.to_owned(),
         spelled: spelled.to_owned(),
@@ -445,7 +449,7 @@ enum By {
 
 /// One change of a table whose key is these columns.
 fn change(table: &'static str, columns: &'static [&'static str]) -> impl Strategy<Value = Change> {
-    let key = prop::sample::select(&KEYS[..]).prop_flat_map(|text| (Just(text), key_value(text)));
+    let key = prop::sample::select(KEYS).prop_flat_map(|text| (Just(text), key_value(text)));
     let action = prop_oneof![
         3 => Just(Action::Insert),
         3 => Just(Action::Update),

@@ -117,7 +117,8 @@ pub fn image<V: View>(view: &V, key: &str, place: Override) -> Result<Option<Str
         Override::Before(sequence) => (sequence, true),
         Override::After(sequence) => (sequence, false),
     };
-    let range = EventRange { after: sequence - 1, until: sequence, max_events: 1, max_bytes: 1, ..EventRange::default() };
+    let range =
+        EventRange { after: sequence - 1, until: sequence, max_events: 1, max_bytes: 1, ..EventRange::default() };
     let event = view.events(&range)?.events.into_iter().next();
     let image = event.and_then(|event| if before { event.before } else { event.after });
     image.map(Some).ok_or_else(|| StoreError::Failed(format!("event {sequence} of row {key:?} has lost its image")))

@@ -13,7 +13,7 @@ fn ten() -> MemoryStore {
     let store = MemoryStore::default();
     for n in 1..=10_u64 {
         let table = if n % 2 == 1 { "a" } else { "b" };
-        let image = format!("{{\"id\":{},\"n\":{n}}}", (n + 1) / 2 % 2 + 1);
+        let image = format!("{{\"id\":{},\"n\":{n}}}", n.div_ceil(2) % 2 + 1);
         store.capture(n * 1_000, vec![change(Action::Upsert, table, &[], &image)]);
     }
     store
@@ -66,9 +66,7 @@ fn without_after_the_newest_are_answered_in_the_order_asked_for() {
 #[test]
 fn descending_with_after_goes_down_from_the_newest_to_it() {
     let store = ten();
-    let down = |limit| {
-        page(&store, EventQuery { after: Some(6), order: Order::Descending, limit, ..query() }).unwrap()
-    };
+    let down = |limit| page(&store, EventQuery { after: Some(6), order: Order::Descending, limit, ..query() }).unwrap();
     assert_eq!(down(2), (vec![10, 9], 10));
     assert_eq!(down(100), (vec![10, 9, 8, 7], 10));
 }
@@ -77,7 +75,10 @@ fn descending_with_after_goes_down_from_the_newest_to_it() {
 fn since_is_strictly_later() {
     let store = ten();
     assert_eq!(page(&store, EventQuery { since_ms: Some(8_000), ..query() }).unwrap().0, [9, 10]);
-    assert_eq!(page(&store, EventQuery { since_ms: Some(7_999), after: Some(0), limit: 1, ..query() }).unwrap(), (vec![8], 8));
+    assert_eq!(
+        page(&store, EventQuery { since_ms: Some(7_999), after: Some(0), limit: 1, ..query() }).unwrap(),
+        (vec![8], 8)
+    );
     assert_eq!(page(&store, EventQuery { since_ms: Some(u64::MAX), ..query() }).unwrap(), (vec![], 10));
 }
 
@@ -132,7 +133,13 @@ fn a_row_is_read_by_the_parts_of_its_key() {
     };
     assert_eq!(read("pairs", &["a/b", "42"]).unwrap(), r#"{"x":"a/b","y":42}"#);
     assert_eq!(read("t", &["42"]).unwrap(), r#"{"id":42}"#);
-    for (table, key) in [("t", vec!["43"]), ("t", vec!["4", "2"]), ("t", vec![""]), ("pairs", vec!["a/b"]), ("t", vec![&"x".repeat(9_999)])] {
+    for (table, key) in [
+        ("t", vec!["43"]),
+        ("t", vec!["4", "2"]),
+        ("t", vec![""]),
+        ("pairs", vec!["a/b"]),
+        ("t", vec![&"x".repeat(9_999)]),
+    ] {
         let Err(QueryError::UnknownRow(message)) = read(table, &key) else { panic!("{key:?} is found") };
         assert!(message.len() < 300, "{message}");
     }
@@ -173,7 +180,8 @@ fn statistics_of_an_empty_log_are_empty() {
 #[test]
 fn statistics_count_what_was_ever_captured() {
     let store = ten();
-    store.capture(10_500, vec![change(Action::Delete, "a", &["1"], ""), change(Action::Insert, "c", &[], "{\"id\":1}")]);
+    store
+        .capture(10_500, vec![change(Action::Delete, "a", &["1"], ""), change(Action::Insert, "c", &[], "{\"id\":1}")]);
     drop_until(&store, 5);
     let statistics = statistics(&store.view().unwrap(), 11_900);
     assert_eq!((statistics.inserts, statistics.updates, statistics.deletes, statistics.truncates), (5, 6, 1, 0));
@@ -203,7 +211,7 @@ proptest! {
         batches in oracle::batches(6, 10),
         limit in 1..7_u32,
         table in prop::option::of(prop::sample::select(vec!["a", "pairs", "typed"])),
-        operation in prop::option::of(prop::sample::select(vec![Operation::Insert, Operation::Update, Operation::Delete])),
+        operation in prop::option::of(prop::sample::select(&[Operation::Insert, Operation::Update, Operation::Delete])),
         key in prop::option::of(prop::sample::select(vec!["1", "2", "x"])),
         since_ms in prop::option::of(0..7_000_u64),
         dropped in 0..10_u64,

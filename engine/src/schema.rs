@@ -297,7 +297,11 @@ fn checked(declaration: Declaration, settings: &Settings) -> Result<Declaration,
     if declaration.columns.len() > settings.max_columns {
         return Err(Refusal::new(
             RefusalCode::TooManyColumns,
-            format!("{} columns are declared, and a table may have {}", declaration.columns.len(), settings.max_columns),
+            format!(
+                "{} columns are declared, and a table may have {}",
+                declaration.columns.len(),
+                settings.max_columns
+            ),
         ));
     }
     for (index, column) in declaration.columns.iter().enumerate() {
@@ -471,11 +475,8 @@ mod tests {
     #[test]
     fn a_declaration_may_widen() {
         assert_eq!(evolved(TWO).unwrap(), None);
-        let wider = &[
-            ("m", ColumnType::Boolean, true),
-            ("n", ColumnType::Any, true),
-            ("id", ColumnType::String, false),
-        ];
+        let wider =
+            &[("m", ColumnType::Boolean, true), ("n", ColumnType::Any, true), ("id", ColumnType::String, false)];
         let schema = evolved(wider).unwrap().unwrap();
         assert_eq!(schema.version, 2);
         let names: Vec<&str> = schema.columns.iter().map(|column| column.name.as_str()).collect();

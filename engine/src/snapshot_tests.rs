@@ -83,11 +83,10 @@ fn a_snapshot_is_the_table_as_it_is() {
     let store = seven();
     let snapshot = TableSnapshot::open(store.view().unwrap(), "t", None, ALL).unwrap();
     assert_eq!((snapshot.sequence(), snapshot.timestamp_ms(), snapshot.schema().version), (7, 1_001, 2));
-    assert_eq!(all(snapshot, 10, 1 << 20), rows(&[
-        ("b", r#"{"id":"b","m":3}"#),
-        ("c", r#"{"id":"c","n":1}"#),
-        ("d", r#"{"id":"d","n":1}"#)
-    ]));
+    assert_eq!(
+        all(snapshot, 10, 1 << 20),
+        rows(&[("b", r#"{"id":"b","m":3}"#), ("c", r#"{"id":"c","n":1}"#), ("d", r#"{"id":"d","n":1}"#)])
+    );
 }
 
 #[test]
@@ -132,7 +131,10 @@ fn a_past_snapshot_has_the_schema_of_its_time() {
     let store = seven();
     let version = |at| TableSnapshot::open(store.view().unwrap(), "t", at, ALL).unwrap().schema().version;
     // Version 2 came with event 7.
-    assert_eq!([version(Some(0)), version(Some(2)), version(Some(6)), version(Some(7)), version(None)], [1, 1, 1, 2, 2]);
+    assert_eq!(
+        [version(Some(0)), version(Some(2)), version(Some(6)), version(Some(7)), version(None)],
+        [1, 1, 1, 2, 2]
+    );
     // The table's events until 6 are gone: its last one before is not known any more, but the next one is.
     drop_until(&store, 5);
     assert_eq!([version(Some(7)), version(None)], [2, 2]);
@@ -329,7 +331,8 @@ proptest! {
         let dropped = dropped.min(newest);
         drop_until(&store, dropped);
         for (table, of_table) in &oracle.tables {
-            let expected: Vec<Rows> = (0..=newest).map(|sequence| oracle.rows_at(table, sequence).into_iter().collect()).collect();
+            let rows_at = |sequence| oracle.rows_at(table, sequence).into_iter().collect();
+            let expected: Vec<Rows> = (0..=newest).map(rows_at).collect();
             let open = |at| TableSnapshot::open(store.view().unwrap(), table, at, ALL);
             prop_assert_eq!(&all(open(None).unwrap(), max_rows, max_bytes), &expected[newest as usize]);
             for sequence in 0..dropped.min(newest.saturating_sub(1)) {

@@ -67,10 +67,7 @@ impl Readers {
     }
 
     /// Runs a short call on a kept instance, on this thread. An instance that trapped is dropped.
-    pub async fn short<T>(
-        &self,
-        call: impl FnOnce(&mut Instance) -> Result<T, EngineError>,
-    ) -> Result<T, EngineError> {
+    pub async fn short<T>(&self, call: impl FnOnce(&mut Instance) -> Result<T, EngineError>) -> Result<T, EngineError> {
         // The semaphore is never closed; if it were, a query more at a time would do no harm.
         let _permit = self.short.acquire().await.ok();
         self.run(call)

@@ -110,9 +110,8 @@ fn events_are_matched_against_a_selection() {
     let store = store(&[("users", r#"{"id":1}"#), ("orders", r#"{"id":1}"#), ("users", r#"{"id":1}"#)]);
     let mut reader = Instance::new(component(), store, SETTINGS, None).unwrap();
     let events = events(&mut reader);
-    let mut matches = |tables: &[&str], operations: &[Operation]| {
-        reader.matches(&selection(tables, operations), &events).unwrap()
-    };
+    let mut matches =
+        |tables: &[&str], operations: &[Operation]| reader.matches(&selection(tables, operations), &events).unwrap();
     assert_eq!(matches(&[], &[]).unwrap(), [true, true, true]);
     assert_eq!(matches(&["user*"], &[]).unwrap(), [true, false, true]);
     assert_eq!(matches(&["*"], &[Operation::Update]).unwrap(), [false, false, true]);

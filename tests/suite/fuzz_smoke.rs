@@ -1,5 +1,5 @@
-//! The fuzz targets' checks in every run: the same mutations of a small corpus each time, for a few seconds. Looking for
-//! longer is for `tests/fuzz` (`cargo +nightly fuzz run <target>`), whose doors and seeds these are.
+//! The fuzz targets' checks in every run: the same mutations of a small corpus each time, for a few seconds. To
+//! look for longer is what `tests/fuzz` is for (see its `Cargo.toml`), whose doors and seeds these are.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -17,12 +17,19 @@ const MAX_BYTES: usize = 10_240;
 
 /// Shows a door this many mutations of the seeds in a folder, and says which one it was when the door fails.
 fn run(folder: &str, cases: u64, words: &[&[u8]], door: impl Fn(&[u8])) {
-    let mut files: Vec<_> = fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let seeds: Vec<Vec<u8>> = files.into_iter().map(|file| fs::read(file).unwrap()).collect();
     assert!(!seeds.is_empty());
+    let check = |case: &str, data: &[u8]| {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| door(data))) {
+            eprintln!("{case} of {folder}: \"{}\"", data.escape_ascii());
+            resume_unwind(panic);
+        }
+    };
     for seed in &seeds {
-        door(seed);
+        check("a seed", seed);
     }
     for case in 0..cases {
         let mut random = Random::seeded(case);
@@ -31,10 +38,7 @@ fn run(folder: &str, cases: u64, words: &[&[u8]], door: impl Fn(&[u8])) {
             mutate(&mut data, &mut random, &seeds, words);
         }
         data.truncate(MAX_BYTES);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| door(&data))) {
-            eprintln!("case {case} of {folder}: {:?}", data.escape_ascii().to_string());
-            resume_unwind(panic);
-        }
+        check(&format!("case {case}"), &data);
     }
 }
 
@@ -62,40 +66,44 @@ fn mutate(data: &mut Vec<u8>, random: &mut Random, seeds: &[Vec<u8>], words: &[&
     }
 }
 
+/// What the inputs of a door are made of: divided by spaces, of which a doubled one stands for itself.
+fn words(text: &[u8]) -> Vec<&[u8]> {
+    text.split(|&byte| byte == b' ').map(|word| if word.is_empty() { b" " } else { word }).collect()
+}
+
 #[test]
 fn rows_of_any_bytes_are_taken_as_serde_json_takes_them() {
-    let words: &[&[u8]] = &[
-        b"{", b"}", b"[", b"]", b"\"", b"\\", b",", b":", b" ", b"\n", b"null", b"true", b"false", b"-", b"0", b"1",
-        b".", b"e", b"E+", b"\\u00e9", b"\\ud83d", b"\\ude00", b"\"a\":1", b"\xff", b"\xc3\xa9", b"\0", b"\x1f",
-    ];
-    run("tests/fuzz/seeds/json_door", 60_000, words, json::json);
+    let words = words(
+        b"{ } [ ] \" \\ , :  \n \t null true false - 0 1 . e E+ \\u00e9 \\ud83d \\ude00 \"a\":1 {\"a\": \xff \xc3\xa9 \0 \
+          \x1f",
+    );
+    run("tests/fuzz/seeds/json_door", 200_000, &words, json::json);
 }
 
 #[test]
 fn heads_of_any_bytes_are_routed_or_refused() {
-    let words: &[&[u8]] = &[
-        b"\n", b"/", b"?", b"&", b"=", b"%", b"%2F", b"%25", b"%ff", b"+", b"data", b"events", b"snapshot", b"replica",
-        b"schema", b"history", b"stats", b"replay", b"after", b"limit", b"at", b"-1", b"18446744073709551615",
-        b"upsert=true", b"application/json", b"; charset=", b"\xff", b"\0", b"..",
-    ];
-    run("tests/fuzz/seeds/rest_head", 40_000, words, cdc_rest::fuzz::head);
+    let words = words(
+        b"\n / ? & = % %2F %25 %ff + .. data events snapshot replica schema history stats replay after limit at -1 \
+          18446744073709551615 upsert=true application/json ; charset= \xff \0",
+    );
+    run("tests/fuzz/seeds/rest_head", 100_000, &words, cdc_rest::fuzz::head);
 }
 
 #[test]
 fn bodies_of_any_bytes_are_taken_apart_or_refused() {
-    let words: &[&[u8]] = &[
-        b"{", b"}", b"[", b"]", b"\"", b"\\", b",", b":", b"\n", b"\r\n", b" ", b"null", b"\"columns\"", b"\"name\"",
-        b"\"type\"", b"\"primaryKey\"", b"\"table\"", b"\"from\"", b"\"to\"", b"0", b"-1", b"18446744073709551616",
-        b"\xff", b"\0", b"\xef\xbb\xbf",
-    ];
-    run("tests/fuzz/seeds/rest_body", 40_000, words, cdc_rest::fuzz::body);
+    let words = words(
+        b"{ } [ ] \" \\ , : \n \r\n  null \"columns\" \"name\" \"type\" \"primaryKey\" \"table\" \"from\" \"to\" 0 -1 \
+          18446744073709551616 \xff \0 \xef\xbb\xbf",
+    );
+    run("tests/fuzz/seeds/rest_body", 100_000, &words, cdc_rest::fuzz::body);
 }
 
 #[test]
 fn segments_of_any_bytes_are_recovered_or_refused() {
-    let words: &[&[u8]] = &[
-        b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x80", b"\xff\xff\xff\xff\x0f", b"\xc1\xcd\x00\x00", b"\xc1\xcd\x01\x00",
-        b"\xc1\xcd\x02\x00", b"\xc1\xcd\x04\x00", b"\x01\x00\x00\x00", b"{}", b"cdc-log\n",
-    ];
-    run("tests/golden/log", 40_000, words, |data| log::log(data, cdc_host::store::recover_bytes));
+    let words = words(
+        b"\0\0\0\0 \xff\xff\xff\xff \x80 \xff\xff\xff\xff\x0f \xc1\xcd\x00\x00 \xc1\xcd\x01\x00 \xc1\xcd\x02\x00 \
+          \xc1\xcd\x04\x00 \x01\x00\x00\x00 {} cdc-log\n",
+    );
+    // The log's golden files: one of everything that it can hold.
+    run("tests/golden/log", 12_000, &words, |data| log::log(data, cdc_host::store::recover_bytes));
 }

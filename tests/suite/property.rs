@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
 
 use cdc_host::sandbox::{
-    Action, Change, Column, ColumnType, CompileWith, Component, Declaration, EventQuery, Instance, Order,
-    SchemaMode, Settings, Snapshot, SnapshotError,
+    Action, Change, Column, ColumnType, CompileWith, Component, Declaration, EventQuery, Instance, Order, SchemaMode,
+    Settings, Snapshot, SnapshotError,
 };
 use cdc_host::store::{Batch, EmbeddedOptions, EmbeddedStore, MemoryStore, Store, StoreError};
 use proptest::prelude::*;

@@ -206,7 +206,10 @@ impl<'a> Load<'a> {
         if self.refused < MAX_REFUSED {
             return Ok(());
         }
-        self.interrupt(Problem::new(Code::TooManyRows, format!("{MAX_REFUSED} rows were refused: the load was stopped")));
+        self.interrupt(Problem::new(
+            Code::TooManyRows,
+            format!("{MAX_REFUSED} rows were refused: the load was stopped"),
+        ));
         Err(Interrupted)
     }
 

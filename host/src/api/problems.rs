@@ -5,9 +5,7 @@ use http::{Response, StatusCode};
 
 use super::{Answer, AnswerBody, extend};
 use crate::ingest::IngestError;
-use crate::sandbox::{
-    DeclareError, EngineError, QueryError, Refusal, RefusalCode, SnapshotError, WitStoreError,
-};
+use crate::sandbox::{DeclareError, EngineError, QueryError, Refusal, RefusalCode, SnapshotError, WitStoreError};
 use crate::store::StoreError;
 
 /// When a client may try again after something that passes by itself.

@@ -1,8 +1,7 @@
 //! Events, statistics and schemas.
 
 use cdc_rest::{
-    EventRef, EventsWriter, OriginRef, TableName, write_schema, write_schema_history, write_schemas,
-    write_statistics,
+    EventRef, EventsWriter, OriginRef, TableName, write_schema, write_schema_history, write_schemas, write_statistics,
 };
 
 use super::{Api, Outcome, full, json, problems};
@@ -108,7 +107,8 @@ impl Api {
 }
 
 fn render(page: &EventPage) -> Vec<u8> {
-    let images = |event: &Event| event.before.as_ref().map_or(0, String::len) + event.after.as_ref().map_or(0, String::len);
+    let images =
+        |event: &Event| event.before.as_ref().map_or(0, String::len) + event.after.as_ref().map_or(0, String::len);
     let mut out = Vec::with_capacity(128 + page.events.iter().map(|event| images(event) + 256).sum::<usize>());
     let mut writer = EventsWriter::begin(&mut out);
     for event in &page.events {

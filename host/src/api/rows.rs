@@ -48,9 +48,8 @@ impl Api {
     /// `GET /data/:table/:key`.
     pub(super) async fn read_row(&self, table: TableName, key: RowKey) -> Outcome {
         let row = self.readers.short(|instance| instance.row(table.as_str(), key.parts())).await;
-        let image = row
-            .map_err(|error| problems::engine(&error))?
-            .map_err(|error| problems::query(error, table.as_str()))?;
+        let image =
+            row.map_err(|error| problems::engine(&error))?.map_err(|error| problems::query(error, table.as_str()))?;
         Ok(full(cdc_rest::JSON, image.into_bytes()))
     }
 

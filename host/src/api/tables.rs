@@ -162,10 +162,7 @@ fn replay(mut instance: Instance, request: ReplayRequest) -> Result<Vec<Replayed
     };
     let mut reports = Vec::with_capacity(tables.len());
     for table in tables {
-        let report = instance
-            .verify(&table, request.from, request.to)
-            .map_err(failed)?
-            .map_err(problems::snapshot)?;
+        let report = instance.verify(&table, request.from, request.to).map_err(failed)?.map_err(problems::snapshot)?;
         reports.push(ReplayedTable {
             table: report.table,
             from_sequence: report.from_sequence,

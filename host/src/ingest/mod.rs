@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::metrics::Metrics;
 use crate::sandbox::{
-    Change, Component, DeclareError, Declaration, EngineError, Refusal, SaveCursor, Settings, SourcePosition,
+    Change, Component, Declaration, DeclareError, EngineError, Refusal, SaveCursor, Settings, SourcePosition,
     TableSchema,
 };
 use crate::store::{Batch, Sequence, Store, StoreError, Write};
@@ -156,10 +156,7 @@ impl Ingest {
     }
 
     /// Declares or evolves a table's schema.
-    pub async fn declare(
-        &self,
-        declaration: Declaration,
-    ) -> Result<Result<TableSchema, DeclareError>, IngestError> {
+    pub async fn declare(&self, declaration: Declaration) -> Result<Result<TableSchema, DeclareError>, IngestError> {
         let (reply, declared) = oneshot::channel();
         self.queue.send(Job::Declare { declaration, reply }).map_err(|_| IngestError::Stopping)?;
         declared.await.unwrap_or(Err(IngestError::Stopping))

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{IngestError, Job, Receipt, Reply};
 use crate::metrics::{Call, Held, Metrics, Role};
 use crate::sandbox::{
-    Captured, Change, Component, DeclareError, Declaration, EngineError, Instance, Settings, SourcePosition,
+    Captured, Change, Component, Declaration, DeclareError, EngineError, Instance, Settings, SourcePosition,
     TableSchema, WitStoreError,
 };
 use crate::store::{Batch, Sequence, Store, StoreError};

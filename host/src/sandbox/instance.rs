@@ -7,7 +7,7 @@ use wasmtime::component::ResourceAny;
 use super::bindings::{self, exports::cdc::engine as exports};
 use super::imports::{InstanceState, SaveCursor};
 use super::{
-    Captured, Change, Component, DeclareError, Declaration, Delivery, Event, EventPage, EventQuery, QueryError,
+    Captured, Change, Component, Declaration, DeclareError, Delivery, Event, EventPage, EventQuery, QueryError,
     ReplayReport, Selection, Settings, SnapshotError, SnapshotInfo, SourcePosition, Statistics, SubscribeError,
     TableSchema, WitStoreError,
 };
@@ -77,8 +77,7 @@ impl Instance {
     ) -> Result<(Result<Captured, WitStoreError>, Option<Batch>), EngineError> {
         self.store.data_mut().committed = None;
         let capture = self.engine.cdc_engine_capture();
-        let captured =
-            capture.call_capture(&mut self.store, changes, positions).map_err(trapped("capture.capture"))?;
+        let captured = capture.call_capture(&mut self.store, changes, positions).map_err(trapped("capture.capture"))?;
         Ok((captured, self.store.data_mut().committed.take()))
     }
 
@@ -137,8 +136,7 @@ impl Instance {
     ) -> Result<Result<Vec<bool>, SubscribeError>, EngineError> {
         let subscribe = self.engine.cdc_engine_subscribe();
         let matcher = subscribe.matcher();
-        let created =
-            matcher.call_create(&mut self.store, selection).map_err(trapped("subscribe.matcher.create"))?;
+        let created = matcher.call_create(&mut self.store, selection).map_err(trapped("subscribe.matcher.create"))?;
         let matcher_resource = match created {
             Ok(resource) => resource,
             Err(error) => return Ok(Err(error)),
@@ -162,11 +160,7 @@ impl Instance {
     }
 
     /// `subscribe.acknowledge`.
-    pub fn acknowledge(
-        &mut self,
-        subscription: &str,
-        up_to: u64,
-    ) -> Result<Result<(), SubscribeError>, EngineError> {
+    pub fn acknowledge(&mut self, subscription: &str, up_to: u64) -> Result<Result<(), SubscribeError>, EngineError> {
         let subscribe = self.engine.cdc_engine_subscribe();
         subscribe.call_acknowledge(&mut self.store, subscription, up_to).map_err(trapped("subscribe.acknowledge"))
     }

@@ -16,11 +16,11 @@ mod schema_json;
 pub use bindings::cdc::engine::store::{SchemaMode, Settings, SourcePosition, StoreError as WitStoreError};
 pub use bindings::cdc::event::types::{Column, ColumnType, Event, Operation, TableSchema};
 pub use bindings::exports::cdc::engine::capture::{
-    Action, Captured, Change, DeclareError, Declaration, Refusal, RefusalCode,
+    Action, Captured, Change, Declaration, DeclareError, Refusal, RefusalCode,
 };
 pub use bindings::exports::cdc::engine::query::{EventPage, EventQuery, Order, QueryError, Statistics};
 pub use bindings::exports::cdc::engine::snapshot::{ReplayReport, SnapshotError, SnapshotInfo};
 pub use bindings::exports::cdc::engine::subscribe::{Delivery, Selection, SubscribeError};
-pub use compile::{Component, CompileWith, LoadError, built_in_component, precompile};
+pub use compile::{CompileWith, Component, LoadError, built_in_component, precompile};
 pub use imports::SaveCursor;
 pub use instance::{EngineError, Instance, Row, Snapshot};

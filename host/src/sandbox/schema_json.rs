@@ -98,8 +98,7 @@ mod tests {
             version: 3,
         };
         let text = encode(&schema).unwrap();
-        let golden =
-            r#"{"name":"users","columns":[{"name":"id","type":"string","nullable":false}],"primaryKey":["id"],"version":3}"#;
+        let golden = r#"{"name":"users","columns":[{"name":"id","type":"string","nullable":false}],"primaryKey":["id"],"version":3}"#;
         assert_eq!(std::str::from_utf8(&text).unwrap(), golden);
         assert_eq!(encode(&decode(&text).unwrap()).unwrap(), text);
     }

@@ -21,7 +21,8 @@ use bytes::Bytes;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::facts::{Facts, Retention, Table};
-use super::log::frame::{Damage, Reader};
+use super::log::codec::Reader;
+use super::log::frame::Damage;
 use super::pages;
 use super::rows::Overlay;
 use super::{Row, SchemaVersion, Sequence, StoreError};

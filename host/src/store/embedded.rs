@@ -89,11 +89,11 @@ impl EmbeddedOptions {
             segment_bytes: 8 << 20,
             frame_cache_bytes: 8 << 20,
             views_cache_bytes: 8 << 20,
-            checkpoint_entries: 16_384,
+            checkpoint_entries: 32_768,
             checkpoint_events: 32_768,
             checkpoint_bytes: 16 << 20,
             checkpoint_every: Duration::from_secs(5),
-            overlay_entries_max: 24_576,
+            overlay_entries_max: 65_536,
             queue_bytes_max: 32 << 20,
             queue_batches_max: 4096,
             batch_bytes_max: 64 << 20,
@@ -222,12 +222,6 @@ impl EmbeddedStore {
             queue_batches,
             queue_bytes,
         }
-    }
-
-    /// Whether the log's thread has taken everything.
-    #[cfg(test)]
-    pub(crate) fn shared_queue_is_empty(&self) -> bool {
-        self.shared.lock_queue().staged.is_empty()
     }
 
     /// Ends the threads once everything staged has met its fate.

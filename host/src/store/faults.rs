@@ -21,6 +21,8 @@ struct Plan {
     sync: bool,
     /// Syncs wait as long as this holds.
     is_stuck: bool,
+    /// The log's thread has come to such a sync.
+    is_waiting: bool,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +84,7 @@ impl MediumFile for FaultyFile {
     fn sync(&self) -> io::Result<()> {
         let mut plan = self.plan.0.lock().unwrap();
         while plan.is_stuck && std::thread::current().name() == Some("cdc-log") {
+            plan.is_waiting = true;
             plan = self.plan.1.wait(plan).unwrap();
         }
         if plan.sync && std::thread::current().name() == Some("cdc-log") {
@@ -147,11 +150,11 @@ fn fate(told: &Receiver<Result<(), StoreError>>) -> Result<(), StoreError> {
     told.recv_timeout(Duration::from_secs(60)).unwrap()
 }
 
-/// Waits until the log's thread has taken what is staged and is stuck in its sync.
+/// Stages a batch and waits until it is written and stuck in its sync.
 fn stuck(bench: &Bench) -> Receiver<Result<(), StoreError>> {
     bench.faults.set(|plan| plan.is_stuck = true);
     let told = stage(&*bench.store, batch(2, vec![insert("t", "b", "2")]));
-    while !bench.store.shared_queue_is_empty() {
+    while !bench.faults.plan.0.lock().unwrap().is_waiting {
         std::thread::yield_now();
     }
     told

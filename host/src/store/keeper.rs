@@ -90,6 +90,11 @@ impl Keeper {
             if head.version.ordinal == self.ordinal && dropped <= self.written.dropped.max(head.version.facts.dropped) {
                 return Ok(());
             }
+            if !has_room(shared, head.version.rows.active.bytes) {
+                // Later: what changed stays in memory, and the log has it.
+                shared.is_dirty.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
             debug_assert!(head.version.rows.sealed.is_none(), "one checkpoint at a time");
             let sealed = Arc::new(std::mem::take(&mut head.version.rows.active));
             head.version.rows.sealed = Some(sealed.clone());
@@ -246,6 +251,21 @@ fn wait_durable(shared: &Shared, ordinal: u64) -> Result<bool, StoreError> {
     };
     shared.keeper_waits.store(false, Ordering::SeqCst);
     result
+}
+
+/// Whether a checkpoint of this many bytes of rows will fit on the disk. It is not begun when it may not, because a
+/// database that ran out of room in the middle of a write has to be opened anew, while a log that has none just waits.
+fn has_room(shared: &Shared, bytes: usize) -> bool {
+    // Pages are written beside the ones that they replace.
+    const BESIDE: u64 = 4 << 20;
+    let Ok(disk) = rustix::fs::statvfs(&shared.options.dir) else { return true };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let has_room = free >= (bytes as u64).saturating_mul(2) + BESIDE;
+    if !has_room {
+        let folder = shared.options.dir.display();
+        tracing::warn!(%folder, free_bytes = free, "too little room for a checkpoint of the row state: it waits");
+    }
+    has_room
 }
 
 /// Up to where retention by age and bytes drops.

@@ -33,6 +33,7 @@ mod pages;
 mod retention;
 mod rows;
 mod shared;
+mod unchanged;
 mod verify;
 
 use std::fmt::Debug;

@@ -210,7 +210,8 @@ pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
     let ordinal = if version.ordinal > 0 { u64::MAX } else { 0 };
     version.ordinal = 0;
 
-    let files = Files::start(log.clone(), medium.clone()).map_err(|error| OpenError::folder(&log, error))?;
+    let files = Files::start(log.clone(), medium.clone(), options.segment_bytes)
+        .map_err(|error| OpenError::folder(&log, error))?;
     // A segment that a crash kept from being sealed.
     for segment in segments.iter().rev().skip(1).take_while(|segment| segment.is_unsealed()) {
         files.seal(segment.clone());

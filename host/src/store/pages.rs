@@ -11,7 +11,8 @@
 use bytes::Bytes;
 
 use super::Row;
-use super::log::frame::{Damage, Reader, put_bytes, put_number};
+use super::log::codec::{Reader, put_bytes, put_number};
+use super::log::frame::Damage;
 
 /// Unpacked size that a page is cut to: larger packs better, smaller reads faster.
 pub(crate) const TARGET: usize = 3072;

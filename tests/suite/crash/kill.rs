@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use super::assert_consistent;
-use cdc_tests::captured::{Captured, Tables};
+use cdc_tests::captured::{Captured, Tables, read_log};
 use cdc_tests::harness::{Launch, Server, until};
 use cdc_tests::http::{Connection, Request};
-use cdc_tests::random::Random;
+use cdc_tests::random::{Random, scramble};
 
 const ROUNDS: u64 = 12;
 const WRITERS: u64 = 8;
@@ -154,5 +154,81 @@ fn a_bulk_load_cut_off_by_a_kill_is_there_row_by_row_in_order() {
     assert!(!log.is_empty(), "what a reader saw before the kill is there after it");
     for (index, event) in log.iter().enumerate() {
         assert_eq!(event.after, Some(format!(r#"{{"id":{index}}}"#)));
+    }
+}
+
+/// What a writer of batches knows of its rows, all of which it gives the same number.
+#[derive(Clone, Copy, Default)]
+struct Numbers {
+    /// The newest that was answered: no row may have a lower one.
+    answered: u64,
+    /// The newest that was tried: no row may have a higher one.
+    tried: u64,
+}
+
+const BATCH: u64 = 50;
+
+#[test]
+fn kills_while_retention_drops_and_checkpoints_run_leave_every_row_as_it_was_answered() {
+    let mut random = Random::seeded(7);
+    let mut launch = Launch::new().options("--retention-events 500 --segment-bytes 64KiB --checkpoint-interval-ms 10");
+    let mut writers = [Numbers::default(); 4];
+    for _ in 0..6 {
+        let server = launch.start();
+        let (address, answers) = (server.address(), AtomicU64::new(0));
+        let enough = 5 + random.below(60);
+        thread::scope(|scope| {
+            for (number, numbers) in writers.iter_mut().enumerate() {
+                let answers = &answers;
+                scope.spawn(move || write_batches(Connection::open(address), number, numbers, answers));
+            }
+            until("enough answers", || (answers.load(Ordering::Relaxed) >= enough).then_some(()));
+            launch = server.kill();
+        });
+        // What a kill leaves is sound as it is, before a start repairs it.
+        launch.data().verify().expect_success();
+        let server = launch.start();
+        for (number, numbers) in writers.iter_mut().enumerate() {
+            let values = read_numbers(&server, number);
+            let (lowest, highest) = (values.iter().min().copied(), values.iter().max().copied());
+            assert!(lowest.unwrap_or(0) >= numbers.answered, "{lowest:?} where {} was answered", numbers.answered);
+            assert!(
+                highest.unwrap_or(0) <= numbers.tried,
+                "{highest:?} where nobody wrote more than {}",
+                numbers.tried
+            );
+            // A batch in doubt may be there in part: what is there now is what counts from here on.
+            numbers.answered = lowest.unwrap_or(0);
+        }
+        assert_eq!(server.post("/replay", "").expect(200).json()["equal"], true);
+        let oldest = server.get("/events?limit=1").expect(200).json()["oldestSequence"].as_u64().unwrap();
+        let kept = read_log(&server, oldest - 1).len() as u64;
+        assert_eq!(oldest + kept - 1, server.current_sequence());
+        launch = server.kill();
+    }
+}
+
+fn read_numbers(server: &Server, writer: usize) -> Vec<u64> {
+    let answer = server.get(&format!("/snapshot/t{writer}"));
+    if answer.status == 404 {
+        return Vec::new();
+    }
+    let snapshot = answer.expect(200).json();
+    snapshot["data"].as_array().unwrap().iter().map(|row| row["n"].as_u64().unwrap()).collect()
+}
+
+/// Writes the same rows over and over until the server is gone.
+fn write_batches(mut connection: Connection, writer: usize, numbers: &mut Numbers, answers: &AtomicU64) {
+    loop {
+        numbers.tried += 1;
+        let number = numbers.tried;
+        let rows: Vec<String> = (0..BATCH)
+            .map(|row| format!(r#"{{"id":{row},"n":{number},"noise":"{:016x}"}}"#, scramble(number * BATCH + row)))
+            .collect();
+        let request = Request::post(&format!("/data/t{writer}?upsert=true"), format!("[{}]", rows.join(",")));
+        let Ok(answer) = connection.exchange(&request) else { return };
+        assert_eq!(answer.expect(200).json()["captured"], BATCH);
+        numbers.answered = number;
+        answers.fetch_add(1, Ordering::Relaxed);
     }
 }

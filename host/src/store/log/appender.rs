@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::super::Sequence;
 use super::super::medium::{Medium, is_full};
 use super::cache::FrameCache;
-use super::files::{Files, ROOM, SPARE};
+use super::files::{Files, SPARE};
 use super::frame::{Encoded, Frames};
 use super::index::MemoryIndex;
 use super::segment::{SEGMENT_HEADER, Segment, encode_header, file_name};
@@ -97,7 +97,7 @@ impl Appender {
         }
         let path = self.folder.join(file_name(first));
         let made = match self.files.take_spare(|| self.medium.rename(&self.folder.join(SPARE), &path)) {
-            Some(spare) => spare.map(|file| (file, ROOM)),
+            Some(spare) => spare.map(|file| (file, self.files.room)),
             None => self.medium.create(&path).map(|file| (file, 0)),
         };
         let (file, room) = made.map_err(|error| {
@@ -157,7 +157,7 @@ impl Appender {
         }
         self.end = end;
         self.bytes_written += end - start;
-        if self.end + ROOM / 2 > *self.active.room() && self.end < self.roll_at.bytes {
+        if self.end + self.files.room / 2 > *self.active.room() && self.end < self.roll_at.bytes {
             self.files.make_room(&self.active);
         }
         if !self.asked_for_spare && self.end > self.roll_at.bytes / 2 {

@@ -15,7 +15,7 @@ use super::super::medium::{Medium, MediumFile};
 use super::segment::{SEALED, Segment};
 
 /// Zeros are written this much at a time: small enough for an idle log to stay small.
-pub(crate) const ROOM: u64 = 1 << 20;
+const ROOM_MAX: u64 = 1 << 20;
 /// The next segment's name until it has one.
 pub(crate) const SPARE: &str = "spare.tmp";
 
@@ -34,17 +34,20 @@ pub(crate) struct Files {
     jobs: Option<Sender<Job>>,
     spare: SpareSlot,
     thread: Option<JoinHandle<()>>,
+    /// How many zeros are written at a time.
+    pub(crate) room: u64,
 }
 
 impl Files {
-    pub(crate) fn start(folder: PathBuf, medium: Arc<dyn Medium>) -> std::io::Result<Self> {
+    pub(crate) fn start(folder: PathBuf, medium: Arc<dyn Medium>, segment_bytes: u64) -> std::io::Result<Self> {
+        let room = ROOM_MAX.min(segment_bytes / 2);
         let (jobs, queue) = channel();
         let spare = SpareSlot::default();
         let slot = spare.clone();
         let thread = std::thread::Builder::new()
             .name("cdc-log-files".into())
-            .spawn(move || work(&queue, &folder, &*medium, &slot))?;
-        Ok(Self { jobs: Some(jobs), spare, thread: Some(thread) })
+            .spawn(move || work(&queue, &folder, &*medium, &slot, room))?;
+        Ok(Self { jobs: Some(jobs), spare, thread: Some(thread), room })
     }
 
     /// Writes zeros behind what a segment has.
@@ -64,7 +67,7 @@ impl Files {
         self.send(Job::Seal(segment));
     }
 
-    /// The file made ready, if there is one yet, `ROOM` zeros long, under the name that `rename` gives it. The thread
+    /// The file made ready, if there is one yet, `room` zeros long, under the name that `rename` gives it. The thread
     /// makes no other under the old name before it has the new one.
     pub(crate) fn take_spare(
         &self,
@@ -91,11 +94,11 @@ impl Drop for Files {
     }
 }
 
-fn work(queue: &Receiver<Job>, folder: &Path, medium: &dyn Medium, spare: &SpareSlot) {
+fn work(queue: &Receiver<Job>, folder: &Path, medium: &dyn Medium, spare: &SpareSlot, room: u64) {
     while let Ok(job) = queue.recv() {
         let (what, result) = match job {
             Job::Room(segment) => {
-                let result = make_room(&segment);
+                let result = make_room(&segment, room);
                 segment.wants_room.store(false, Ordering::Relaxed);
                 ("making room for events", result)
             }
@@ -105,7 +108,7 @@ fn work(queue: &Receiver<Job>, folder: &Path, medium: &dyn Medium, spare: &Spare
                     continue;
                 }
                 drop(slot);
-                let made = make_spare(folder, medium);
+                let made = make_spare(folder, medium, room);
                 slot = spare.lock().unwrap_or_else(PoisonError::into_inner);
                 ("preparing the next segment", made.map(|file| *slot = Some(file)))
             }
@@ -128,21 +131,21 @@ fn zeros(file: &dyn MediumFile, from: u64, len: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-fn make_room(segment: &Segment) -> std::io::Result<()> {
+fn make_room(segment: &Segment, more: u64) -> std::io::Result<()> {
     let mut room = segment.room();
     if *room == SEALED {
         return Ok(());
     }
-    zeros(&*segment.file, *room, ROOM)?;
-    *room += ROOM;
+    zeros(&*segment.file, *room, more)?;
+    *room += more;
     drop(room);
     // So that the next sync of events finds no metadata to write.
     segment.file.sync()
 }
 
-fn make_spare(folder: &Path, medium: &dyn Medium) -> std::io::Result<Arc<dyn MediumFile>> {
+fn make_spare(folder: &Path, medium: &dyn Medium, room: u64) -> std::io::Result<Arc<dyn MediumFile>> {
     let file = medium.create(&folder.join(SPARE))?;
-    zeros(&*file, 0, ROOM)?;
+    zeros(&*file, 0, room)?;
     file.sync()?;
     Ok(file)
 }

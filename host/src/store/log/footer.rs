@@ -22,7 +22,8 @@ use std::sync::Arc;
 
 use super::super::Sequence;
 use super::super::medium::MediumFile;
-use super::frame::{Damage, HEADER, Header, Reader, put_bytes, put_number, u32_at, u64_at};
+use super::codec::{Reader, put_bytes, put_number, u32_at, u64_at};
+use super::frame::{Damage, HEADER, Header};
 use super::index::{MemoryIndex, Selector, Window, every, in_order};
 
 pub(crate) const TRAILER: usize = 72;

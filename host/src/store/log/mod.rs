@@ -3,6 +3,7 @@
 
 pub(crate) mod appender;
 pub(crate) mod cache;
+pub(crate) mod codec;
 pub(crate) mod files;
 pub(crate) mod footer;
 pub(crate) mod frame;

@@ -18,8 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::super::medium::MediumFile;
 use super::super::{Sequence, StoreError};
+use super::codec::{u32_at, u64_at};
 use super::footer::{Footer, FooterError, TRAILER, Trailer};
-use super::frame::{Damage, Frame, Frames, HEADER, Header, u32_at, u64_at};
+use super::frame::{Damage, Frame, Frames, HEADER, Header};
 use super::index::{MemoryIndex, Selector, Window, rebuild};
 
 pub(crate) const SEGMENT_HEADER: usize = 64;

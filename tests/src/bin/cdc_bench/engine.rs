@@ -214,10 +214,7 @@ impl core_store::Store for Adapter {
 
     fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<String>>, core_store::StoreError> {
         let rows = self.memory.head_rows(table, keys).expect("memory is sound");
-        Ok(rows
-            .into_iter()
-            .map(|row| row.map(|image| std::str::from_utf8(&image).expect("text").to_owned()))
-            .collect())
+        Ok(rows.into_iter().map(|row| row.map(|image| std::str::from_utf8(&image).expect("text").to_owned())).collect())
     }
 
     fn schema(&self, table: &str) -> Result<Option<TableSchema>, core_store::StoreError> {
@@ -231,8 +228,13 @@ impl core_store::Store for Adapter {
                 ("balance", ColumnType::Number),
                 ("is_active", ColumnType::Boolean),
                 ("created_at", ColumnType::Number),
+                ("t", ColumnType::String),
             ]
-            .map(|(name, column_type)| cdc_engine::event::Column { name: name.to_owned(), column_type, nullable: false })
+            .map(|(name, column_type)| cdc_engine::event::Column {
+                name: name.to_owned(),
+                column_type,
+                nullable: false,
+            })
             .to_vec(),
             primary_key: vec!["id".to_owned()],
             version: version.version,

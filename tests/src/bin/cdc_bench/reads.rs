@@ -122,6 +122,8 @@ fn measure_starts(server: Server, scale: Scale, table: &mut Table) {
 pub(crate) fn measure_snapshot(scale: Scale, table: &mut Table) {
     let server = Launch::new().start();
     rows::load(server.address(), "users", 0..scale.snapshot_rows);
+    // Before the first one: what the first leaves behind for the next to use again is growth too.
+    let before = server.memory().resident;
     let alone: Vec<f64> = (0..scale.rounds).map(|_| snapshot(&server, scale).0.as_secs_f64()).collect();
 
     let is_done = AtomicBool::new(false);
@@ -129,7 +131,6 @@ pub(crate) fn measure_snapshot(scale: Scale, table: &mut Table) {
     let writes = thread::scope(|scope| {
         let writer = scope.spawn(|| write_beside(&server, scale, &is_done));
         for _ in 0..scale.rounds {
-            let before = server.memory().resident;
             let can_reset = Memory::reset_peak(server.process());
             let (time, sampled_peak) = snapshot(&server, scale);
             let peak = if can_reset { server.memory().peak } else { sampled_peak };
