@@ -98,6 +98,9 @@ fn change(given: &oracle::Change) -> Change {
     }
 }
 
+/// Opens the store anew.
+type Open<'a> = &'a dyn Fn() -> Arc<dyn Store>;
+
 /// Captures the batches through the component, one after another and without waiting for the disk in between, and
 /// compares what became of each change. `reopen` closes and opens the store before the batch of that number. Answers the
 /// time of every event.
@@ -105,7 +108,7 @@ fn capture(
     mut store: Arc<dyn Store>,
     oracle: &mut Oracle,
     batches: &[Vec<oracle::Change>],
-    reopen: Option<(usize, &dyn Fn() -> Arc<dyn Store>)>,
+    reopen: Option<(usize, Open<'_>)>,
 ) -> Result<(Arc<dyn Store>, Vec<u64>), TestCaseError> {
     let mut staged = Staged::default();
     declare(&store, oracle, &mut staged);
@@ -284,7 +287,7 @@ proptest! {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let open = || embedded(folder.path());
         let mut oracle = Oracle { strict, ..Oracle::declared() };
-        let reopen = Some((restart.index(batches.len()), &open as &dyn Fn() -> Arc<dyn Store>));
+        let reopen = Some((restart.index(batches.len()), &open as Open<'_>));
         let (store, times) = capture(open(), &mut oracle, &batches, reopen)?;
         compare(&store, &oracle, &times, &points)?;
         store.close().expect("the store closes");

@@ -45,6 +45,15 @@ pub(crate) fn append(shared: &Shared, batch: &Batch, done: Done) -> Result<Seque
         head = shared.settled.wait(head).unwrap_or_else(PoisonError::into_inner);
     }
     shared.check()?;
+    let active = &head.version.rows.active;
+    if shared.no_room.load(Ordering::Relaxed)
+        && (active.entries >= options.overlay_entries_max || active.bytes >= 2 * options.checkpoint_bytes)
+    {
+        // The keeper looks again at every wish, so room that was made is noticed.
+        drop(head);
+        shared.wish_checkpoint();
+        return Err(StoreError::Full("no room for a checkpoint, and no more changes fit in memory".into()));
+    }
     if head.is_closed {
         return Err(StoreError::Failed("it was closed".into()));
     }

@@ -261,9 +261,12 @@ fn has_room(shared: &Shared, bytes: usize) -> bool {
     let Ok(disk) = rustix::fs::statvfs(&shared.options.dir) else { return true };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let has_room = free >= (bytes as u64).saturating_mul(2) + BESIDE;
-    if !has_room {
+    if !has_room && !shared.no_room.swap(true, Ordering::Relaxed) {
         let folder = shared.options.dir.display();
         tracing::warn!(%folder, free_bytes = free, "too little room for a checkpoint of the row state: it waits");
+    }
+    if has_room && shared.no_room.swap(false, Ordering::Relaxed) {
+        tracing::info!("there is room for checkpoints again");
     }
     has_room
 }

@@ -241,6 +241,7 @@ pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
         wishes: Mutex::new(Wishes::default()),
         wished: Condvar::new(),
         is_dirty: AtomicBool::new(is_dirty),
+        no_room: AtomicBool::new(false),
         failed: OnceLock::new(),
         cache: Arc::new(FrameCache::new(options.frame_cache_bytes)),
         gauges,

@@ -130,6 +130,8 @@ pub(crate) struct Shared {
     pub(crate) wished: Condvar,
     /// Whether anything has been staged since the last checkpoint began.
     pub(crate) is_dirty: AtomicBool,
+    /// Whether checkpoints wait for room on the disk.
+    pub(crate) no_room: AtomicBool,
     pub(crate) failed: OnceLock<StoreError>,
     pub(crate) cache: Arc<FrameCache>,
     pub(crate) gauges: Gauges,
