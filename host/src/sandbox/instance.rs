@@ -69,7 +69,6 @@ impl Instance {
     }
 
     /// `capture.capture`, and the batch that it committed: to be given to the store, which makes it durable.
-    #[expect(clippy::type_complexity, reason = "two outcomes, each with its own words")]
     pub fn capture(
         &mut self,
         changes: &[Change],
@@ -82,7 +81,6 @@ impl Instance {
     }
 
     /// `capture.declare`, and the batch that it committed, if it changed anything.
-    #[expect(clippy::type_complexity, reason = "two outcomes, each with its own words")]
     pub fn declare(
         &mut self,
         declaration: &Declaration,

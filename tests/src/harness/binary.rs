@@ -9,9 +9,7 @@ use std::sync::OnceLock;
 pub fn repository() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let here = env::var_os("CDC_REPOSITORY")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."), PathBuf::from);
-        here.canonicalize().expect("the repository's folder exists")
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository's folder exists")
     })
 }
 
