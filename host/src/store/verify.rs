@@ -95,7 +95,7 @@ pub fn verify(dir: &Path) -> Result<Report, OpenError> {
             let missing = format!("events {next} to {} are missing before this segment", first.saturating_sub(1));
             check.find(&path, None, missing);
         }
-        next = check.segment(&path, first, i + 1 == names.len())?;
+        next = check.segment(&path, first, names.get(i + 1).copied())?;
     }
     check.report.segments = names.len() as u64;
     check.report.newest = next - 1;
@@ -210,8 +210,10 @@ impl Check {
         self.report.findings.push(Finding { file: file.to_owned(), offset, message: message.into() });
     }
 
-    /// Reads one segment; answers the sequence number after its last event.
-    fn segment(&mut self, path: &Path, first: Sequence, is_last: bool) -> Result<Sequence, OpenError> {
+    /// Reads one segment, behind which another begins with `following`, if it is not the last; answers the sequence
+    /// number after its last event.
+    fn segment(&mut self, path: &Path, first: Sequence, following: Option<Sequence>) -> Result<Sequence, OpenError> {
+        let is_last = following.is_none();
         let unusable = |error| OpenError::folder(path, error);
         let file = Disk.open(path, false).map_err(unusable)?;
         let len = file.len().map_err(unusable)?;
@@ -229,7 +231,13 @@ impl Check {
         }
         let trailer = Segment::read_trailer(&*file, len).map_err(unusable)?.filter(|trailer| trailer.first == first);
         let end = trailer.map_or(len, |trailer| len - trailer.footer_len()) as usize;
-        let index = self.frames(path, first, &bytes[..end], is_last && trailer.is_none());
+        let index = self.frames(
+            path,
+            first,
+            &bytes[..end],
+            is_last && trailer.is_none(),
+            following.filter(|_| trailer.is_none()),
+        );
         if let Some(trailer) = trailer {
             if index.next != trailer.last + 1 {
                 let (newest, last) = (index.next - 1, trailer.last);
@@ -242,8 +250,16 @@ impl Check {
         Ok(index.next)
     }
 
-    /// Reads the frames of a segment, and goes on behind damage.
-    fn frames(&mut self, path: &Path, first: Sequence, bytes: &[u8], may_be_torn: bool) -> MemoryIndex {
+    /// Reads the frames of a segment, and goes on behind damage. A segment that was full but not sealed yet when the
+    /// process died has all events up to `unsealed_before`, and behind them zeros or an unfinished footer: no damage.
+    fn frames(
+        &mut self,
+        path: &Path,
+        first: Sequence,
+        bytes: &[u8],
+        may_be_torn: bool,
+        unsealed_before: Option<Sequence>,
+    ) -> MemoryIndex {
         let file = Arc::new(path.to_owned());
         let mut index = MemoryIndex::new(first, SEGMENT_HEADER as u32);
         let mut at = SEGMENT_HEADER;
@@ -273,6 +289,9 @@ impl Check {
                 }
                 Err(Damage(reason)) => {
                     let rest = &bytes[at..];
+                    if unsealed_before == Some(next) && next_frame(bytes, at + 1, next).is_none() {
+                        break;
+                    }
                     if rest.iter().all(|byte| *byte == 0) && (may_be_torn || rest.is_empty()) {
                         break;
                     }
