@@ -8,12 +8,13 @@ use hashbrown::HashTable;
 use rustc_hash::FxHashMap;
 use std::hash::{Hash, Hasher};
 
-use crate::event::{ColumnType, Operation, Origin, TableSchema};
+use crate::event::{ColumnType, Operation, OriginRef, TableSchema};
 use crate::image::{self, Image};
 use crate::key;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::schema::{self, Declaration, Table};
-use crate::store::{Batch, SchemaMode, Settings, SourcePosition, Store, StoreError, Write};
+use crate::store::{Batch, OriginSpans, SchemaMode, Settings, SourcePosition, Store, StoreError, Write};
+use crate::texts::{Span, Texts};
 
 /// What is to happen to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +31,17 @@ pub enum Action {
 
 /// One change as a writer or source reports it.
 #[derive(Clone, Debug)]
-pub struct Change {
+pub struct Change<'a> {
     /// The table's name.
-    pub table: String,
+    pub table: &'a str,
     /// What is to happen.
     pub action: Action,
     /// The key's columns as text; empty to take them from the image.
-    pub key: Vec<String>,
+    pub key: Vec<&'a str>,
     /// A JSON object as it came. Not looked at in a delete.
-    pub image: Vec<u8>,
+    pub image: &'a [u8],
     /// Where it came from.
-    pub origin: Option<Origin>,
+    pub origin: Option<OriginRef<'a>>,
 }
 
 /// What became of a batch of changes.
@@ -77,6 +78,8 @@ pub struct Capture {
     places: FxHashMap<String, usize>,
     /// The table of the change before.
     latest: usize,
+    /// Scratch: the key of the change at hand.
+    key: String,
 }
 
 #[derive(Debug)]
@@ -92,7 +95,7 @@ impl Capture {
         &mut self,
         store: &S,
         now_ms: u64,
-        changes: Vec<Change>,
+        changes: Vec<Change<'_>>,
         positions: Vec<SourcePosition>,
     ) -> Result<Captured, StoreError> {
         let head = store.head();
@@ -102,24 +105,30 @@ impl Capture {
         }
         let settings = self.settings.get_or_insert_with(|| store.settings()).clone();
         let timestamp_ms = now_ms.max(head.timestamp_ms);
+
+        let image_bytes: usize = changes.iter().map(|change| change.image.len()).sum();
+        let mut rows = Rows::with_capacity(changes.len());
+        let mut prepared = Vec::with_capacity(changes.len());
+        for change in changes {
+            prepared.push(self.prepare(store, change, &mut rows, &settings)?);
+        }
+        rows.read(store, &self.tables)?;
         let mut decision = Decision {
             settings: &settings,
             room_for_tables: settings.max_tables.saturating_sub(head.tables),
-            rows: Rows::default(),
             schemas: Vec::new(),
-            writes: Vec::with_capacity(changes.len()),
+            writes: Vec::with_capacity(prepared.len()),
+            // Of an update both images, of which the one after is mostly as long as the one before.
+            texts: Texts::with_capacity(image_bytes + 2 * rows.found_bytes() + rows.keys.len() + 64),
+            names: vec![None; self.tables.len()],
+            rows,
             places: Vec::new(),
+            merged: String::new(),
             damaged: None,
         };
-
-        let mut prepared = Vec::with_capacity(changes.len());
-        for change in changes {
-            prepared.push(self.prepare(store, change, &mut decision)?);
-        }
-        decision.rows.read(store, &self.tables)?;
         let mut outcomes: Vec<Result<u64, Refusal>> = Vec::with_capacity(prepared.len());
         for prepared in prepared {
-            let outcome = prepared.and_then(|prepared| decision.decide(&mut self.tables, prepared));
+            let outcome = prepared.and_then(|prepared| decision.decide(&mut self.tables, &prepared));
             outcomes.push(outcome.map(|()| decision.writes.len() as u64 - 1));
         }
         if let Some(error) = decision.damaged {
@@ -128,12 +137,12 @@ impl Capture {
             return Err(error);
         }
 
-        let (schemas, writes) = (decision.schemas, decision.writes);
+        let Decision { schemas, writes, texts, .. } = decision;
         // A name that turned out to be no table is not worth remembering.
         let keep = self.tables.iter().all(|known| known.table.schema().version > 0);
         if !writes.is_empty() || !positions.is_empty() {
-            let first =
-                store.commit(Batch { timestamp_ms, schemas, writes, positions }).inspect_err(|_| self.forget())?;
+            let batch = Batch { timestamp_ms, schemas, writes, texts, positions };
+            let first = store.commit(batch).inspect_err(|_| self.forget())?;
             for sequence in outcomes.iter_mut().flatten() {
                 *sequence += first;
             }
@@ -198,32 +207,25 @@ impl Capture {
     }
 
     /// Checks a change on its own and finds its row's key.
-    fn prepare<S: Store>(
+    fn prepare<'a, S: Store>(
         &mut self,
         store: &S,
-        change: Change,
-        decision: &mut Decision<'_>,
-    ) -> Result<Checked<Prepared>, StoreError> {
-        let table = match self.table(store, &change.table, decision.settings.max_name_bytes)? {
+        change: Change<'a>,
+        rows: &mut Rows,
+        settings: &Settings,
+    ) -> Result<Checked<Prepared<'a>>, StoreError> {
+        let table = match self.table(store, change.table, settings.max_name_bytes)? {
             Ok(table) => table,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let schema = self.tables[table].table.schema();
-        if schema.version == 0 && decision.settings.schema_mode == SchemaMode::Strict {
+        if schema.version == 0 && settings.schema_mode == SchemaMode::Strict {
             // Nothing in a batch can bring the table about, so what else is wrong with the change does not matter.
-            return Ok(Err(unknown_table(&change.table)));
+            return Ok(Err(unknown_table(change.table)));
         }
-        Ok(keyed(change, schema, decision.settings).map(|keyed| {
-            let row = decision.rows.slot(table, keyed.key);
-            Prepared {
-                table,
-                row,
-                action: keyed.action,
-                name: keyed.table,
-                image: keyed.image,
-                lacking: keyed.lacking,
-                origin: keyed.origin,
-            }
+        Ok(keyed(&change, schema, settings, &mut self.key).map(|(image, lacking)| {
+            let row = rows.slot(table, &self.key);
+            Prepared { table, row, action: change.action, image, lacking, origin: change.origin }
         }))
     }
 }
@@ -231,77 +233,72 @@ impl Capture {
 /// Refused or not: a failure of the change, never of the store.
 type Checked<T> = Result<T, Refusal>;
 
-/// A change whose key is known.
-struct Keyed {
-    table: String,
-    action: Action,
-    key: String,
-    image: Option<Image>,
-    lacking: Vec<(String, String)>,
-    origin: Option<Origin>,
-}
+/// Key columns that a change's address names and its image lacks, with their parts of it: needed for an insert.
+type Lacking = Vec<(String, String)>;
 
 /// A change whose row is known.
-struct Prepared {
+struct Prepared<'a> {
     table: usize,
     row: usize,
     action: Action,
-    name: String,
     /// None for a delete.
-    image: Option<Image>,
-    /// Key columns that the address names and the image lacks, with their parts of it: needed for an insert.
-    lacking: Vec<(String, String)>,
-    origin: Option<Origin>,
+    image: Option<Image<'a>>,
+    lacking: Lacking,
+    origin: Option<OriginRef<'a>>,
 }
 
-/// Scans a change's image and finds its key in the address, the image, or both.
-fn keyed(change: Change, schema: &TableSchema, settings: &Settings) -> Checked<Keyed> {
-    let Change { table, action, key: address, image, origin } = change;
-    let image = match action {
+/// Scans a change's image and finds its key in the address, the image, or both. The key is written to `key`.
+fn keyed<'a>(
+    change: &Change<'a>,
+    schema: &TableSchema,
+    settings: &Settings,
+    key: &mut String,
+) -> Checked<(Option<Image<'a>>, Lacking)> {
+    let address = &change.key;
+    let image = match change.action {
         Action::Delete => None,
-        _ => Some(Image::scan(image, settings.max_row_bytes, settings.max_depth)?),
+        _ => Some(Image::scan(change.image, settings.max_row_bytes, settings.max_depth)?),
     };
     let columns = &schema.primary_key;
-    let mut lacking = Vec::new();
-    let key = if address.is_empty() {
+    let mut lacking = Lacking::new();
+    if address.is_empty() {
         let Some(image) = &image else { return Err(key::missing(&columns[0])) };
-        let parts: Vec<String> = columns
-            .iter()
-            .map(|column| match member(image, column) {
-                Some(member) => key::part(image, member, column),
-                None => Err(key::missing(column)),
-            })
-            .collect::<Result<_, _>>()?;
-        match <[String; 1]>::try_from(parts) {
-            Ok([single]) if single.len() <= settings.max_key_bytes => single,
-            Ok(single) => key::canonical(&single, settings.max_key_bytes)?,
-            Err(parts) => key::canonical(&parts, settings.max_key_bytes)?,
+        let part = |column: &String| match member(image, column) {
+            Some(member) => key::part(image, member, column),
+            None => Err(key::missing(column)),
+        };
+        match columns.as_slice() {
+            [single] => key::write_canonical(&[part(single)?], settings.max_key_bytes, key)?,
+            several => {
+                let parts: Vec<_> = several.iter().map(part).collect::<Result<_, _>>()?;
+                key::write_canonical(&parts, settings.max_key_bytes, key)?;
+            }
         }
     } else {
-        check_address(&address, schema)?;
+        check_address(address, schema)?;
         if let Some(image) = &image {
-            for (column, part) in columns.iter().zip(&address) {
+            for (column, part) in columns.iter().zip(address) {
                 match member(image, column) {
                     Some(member) => {
                         if key::part(image, member, column)? != *part {
                             return Err(mismatch(column, part, image.value(member)));
                         }
                     }
-                    None => lacking.push((column.clone(), part.clone())),
+                    None => lacking.push((column.clone(), (*part).to_owned())),
                 }
             }
         }
-        key::canonical(&address, settings.max_key_bytes)?
-    };
-    Ok(Keyed { table, action, key, image, lacking, origin })
+        key::write_canonical(address, settings.max_key_bytes, key)?;
+    }
+    Ok((image, lacking))
 }
 
-fn member(image: &Image, column: &str) -> Option<usize> {
+fn member(image: &Image<'_>, column: &str) -> Option<usize> {
     (0..image.len()).find(|&index| image.name(index) == column)
 }
 
 /// A key given in parts must have as many as the table's key has columns.
-pub fn check_address(address: &[String], schema: &TableSchema) -> Checked<()> {
+pub fn check_address(address: &[impl AsRef<str>], schema: &TableSchema) -> Checked<()> {
     let columns = &schema.primary_key;
     if schema.version == 0 && address.len() > 1 {
         return Err(unknown_table(&schema.name));
@@ -318,7 +315,7 @@ pub fn check_address(address: &[String], schema: &TableSchema) -> Checked<()> {
             ),
         ));
     }
-    match address.iter().position(String::is_empty) {
+    match address.iter().position(|part| part.as_ref().is_empty()) {
         Some(part) => Err(Refusal::about(RefusalCode::InvalidKey, &columns[part], "the key is empty")),
         None => Ok(()),
     }
@@ -350,14 +347,30 @@ struct Rows {
     slots: Vec<Slot>,
     /// Places in `slots`, by table and key.
     index: HashTable<usize>,
+    /// The keys, end to end.
+    keys: String,
+    /// What was read of each table.
+    found: Vec<Texts>,
 }
 
 struct Slot {
     table: usize,
-    key: String,
+    /// From and to where in `keys`.
+    key: (usize, usize),
     /// How many changes of the batch are still to come.
     pending: u32,
-    image: Option<String>,
+    image: SlotImage,
+}
+
+/// Where a row's image is.
+#[derive(Clone, Copy)]
+enum SlotImage {
+    /// There is no row.
+    None,
+    /// Among what was read of its table.
+    Read(Span),
+    /// Among what is to be written, by an earlier change of the batch.
+    Written(Span),
 }
 
 fn hash(table: usize, key: &str) -> u64 {
@@ -367,12 +380,17 @@ fn hash(table: usize, key: &str) -> u64 {
 }
 
 impl Rows {
-    fn slot(&mut self, table: usize, key: String) -> usize {
-        let Self { slots, index } = self;
+    fn with_capacity(changes: usize) -> Self {
+        Self { slots: Vec::with_capacity(changes), index: HashTable::with_capacity(changes), ..Self::default() }
+    }
+
+    fn slot(&mut self, table: usize, key: &str) -> usize {
+        let Self { slots, index, keys, .. } = self;
+        let key_of = |slot: &Slot| &keys[slot.key.0..slot.key.1];
         let found = index.entry(
-            hash(table, &key),
-            |&slot| slots[slot].table == table && slots[slot].key == key,
-            |&slot| hash(slots[slot].table, &slots[slot].key),
+            hash(table, key),
+            |&slot| slots[slot].table == table && key_of(&slots[slot]) == key,
+            |&slot| hash(slots[slot].table, key_of(&slots[slot])),
         );
         match found {
             hashbrown::hash_table::Entry::Occupied(found) => {
@@ -382,7 +400,9 @@ impl Rows {
             }
             hashbrown::hash_table::Entry::Vacant(vacant) => {
                 vacant.insert(slots.len());
-                slots.push(Slot { table, key, pending: 1, image: None });
+                let start = keys.len();
+                keys.push_str(key);
+                slots.push(Slot { table, key: (start, keys.len()), pending: 1, image: SlotImage::None });
                 slots.len() - 1
             }
         }
@@ -394,22 +414,35 @@ impl Rows {
         for (place, slot) in self.slots.iter().enumerate() {
             of_table[slot.table].push(place);
         }
+        self.found.resize_with(tables.len(), Texts::default);
         for (table, places) in of_table.iter().enumerate() {
             if places.is_empty() || tables[table].table.schema().version == 0 {
                 continue;
             }
-            let keys: Vec<String> = places.iter().map(|&place| std::mem::take(&mut self.slots[place].key)).collect();
-            let images = store.rows(&tables[table].name, &keys)?;
-            if images.len() != keys.len() {
-                return Err(StoreError::Failed(format!("asked for {} rows, given {}", keys.len(), images.len())));
+            let mut texts = Texts::with_capacity(self.keys.len());
+            let keys = places.iter().map(|&place| texts.push(key(&self.keys, &self.slots[place])));
+            let keys: Vec<Span> = keys.collect();
+            let found = store.rows(&tables[table].name, keys, texts)?;
+            if found.images.len() != places.len() {
+                let (asked, given) = (places.len(), found.images.len());
+                return Err(StoreError::Failed(format!("asked for {asked} rows, given {given}")));
             }
-            for ((&place, key), image) in places.iter().zip(keys).zip(images) {
-                self.slots[place].key = key;
-                self.slots[place].image = image;
+            for (&place, image) in places.iter().zip(found.images) {
+                self.slots[place].image = image.map_or(SlotImage::None, SlotImage::Read);
             }
+            self.found[table] = found.texts;
         }
         Ok(())
     }
+
+    fn found_bytes(&self) -> usize {
+        self.found.iter().map(Texts::len).sum()
+    }
+}
+
+/// A row's key, among all of them.
+fn key<'a>(keys: &'a str, slot: &Slot) -> &'a str {
+    &keys[slot.key.0..slot.key.1]
 }
 
 /// A batch being decided.
@@ -419,65 +452,85 @@ struct Decision<'a> {
     rows: Rows,
     schemas: Vec<TableSchema>,
     writes: Vec<Write>,
+    texts: Texts,
+    /// The tables' names among `texts`, by place.
+    names: Vec<Option<Span>>,
     /// Scratch: the columns of the members of the image at hand.
     places: Vec<usize>,
+    /// Scratch: the row after an update.
+    merged: String,
     /// A row in the store that is none: not the writer's fault, so the batch fails.
     damaged: Option<StoreError>,
 }
 
 impl Decision<'_> {
     /// Decides one change. Refused, it leaves everything as it was.
-    fn decide(&mut self, tables: &mut [KnownTable], change: Prepared) -> Checked<()> {
-        let slot = &mut self.rows.slots[change.row];
+    fn decide(&mut self, tables: &mut [KnownTable], change: &Prepared<'_>) -> Checked<()> {
+        let Rows { slots, keys, found, .. } = &mut self.rows;
+        let slot = &mut slots[change.row];
         slot.pending -= 1;
-        let table = &tables[change.table].table;
+        let KnownTable { name, table } = &tables[change.table];
+        let key = key(keys, slot);
         let known = table.schema().version > 0;
-        let exists = slot.image.is_some();
+        let exists = !matches!(slot.image, SlotImage::None);
         let operation = match change.action {
             Action::Insert | Action::Upsert if !exists => Operation::Insert,
-            Action::Insert => return Err(row_exists(&change.name, &slot.key)),
+            Action::Insert => return Err(row_exists(name, key)),
             Action::Delete if exists => Operation::Delete,
             _ if exists => Operation::Update,
-            _ if known => return Err(unknown_row(&change.name, &slot.key)),
-            _ => return Err(unknown_table(&change.name)),
+            _ if known => return Err(unknown_row(name, key)),
+            _ => return Err(unknown_table(name)),
         };
         if !known && self.room_for_tables == 0 {
-            return Err(too_many_tables(&change.name, self.settings.max_tables));
+            return Err(too_many_tables(name, self.settings.max_tables));
         }
-        let (image, widened) = match change.image {
-            None => (None, None),
-            Some(image) => {
-                let whole = operation == Operation::Insert;
-                let image = if whole && !change.lacking.is_empty() {
-                    // Valued by the schema as the changes before left it, so that it does not matter which of them
-                    // came in the same batch.
-                    let members: Vec<(String, String)> = change
-                        .lacking
-                        .iter()
-                        .map(|(column, part)| (column.clone(), key_value(table.schema(), column, part)))
-                        .collect();
-                    Image::stored(image::prepend(&image, &members))?
-                } else {
-                    image
-                };
-                let widened = table.fit(&image, whole, self.settings, &mut self.places)?;
-                (Some(image), widened)
+        let whole = operation == Operation::Insert;
+        let completed = match &change.image {
+            Some(image) if whole && !change.lacking.is_empty() => {
+                // Valued by the schema as the changes before left it, so that it does not matter which of them came
+                // in the same batch.
+                let members: Vec<(String, String)> = change
+                    .lacking
+                    .iter()
+                    .map(|(column, part)| (column.clone(), key_value(table.schema(), column, part)))
+                    .collect();
+                Some(Image::stored(image::prepend(image, &members))?)
             }
+            _ => None,
         };
-        let after = match (operation, image) {
-            (Operation::Update, Some(patch)) => {
+        let image = completed.as_ref().or(change.image.as_ref());
+        let widened = match image {
+            Some(image) => table.fit(image, whole, self.settings, &mut self.places)?,
+            None => None,
+        };
+        let after = match image {
+            Some(patch) if operation == Operation::Update => {
                 let columns = widened.as_ref().unwrap_or(table.schema()).columns.len();
-                let row = Image::stored(slot.image.take().unwrap_or_default()).inspect_err(|refusal| {
-                    let message = format!("the stored row {:?} of `{}` is damaged: {refusal}", slot.key, change.name);
-                    self.damaged.get_or_insert(StoreError::Failed(message));
-                })?;
-                let merged = merged(&row, &patch, table, columns, &self.places);
-                slot.image = Some(row.into_text());
-                Some(merged)
+                let text = match slot.image {
+                    SlotImage::None => Ok(""),
+                    SlotImage::Read(span) => found[change.table].text(span),
+                    SlotImage::Written(span) => self.texts.text(span),
+                };
+                let damage = |reason: &dyn std::fmt::Display| {
+                    StoreError::Failed(format!("the stored row {key:?} of `{name}` is damaged: {reason}"))
+                };
+                let row = match text
+                    .map_err(|error| damage(&error))
+                    .and_then(|text| Image::stored(text).map_err(|refusal| damage(&refusal)))
+                {
+                    Ok(row) => row,
+                    Err(error) => {
+                        let refusal = Refusal::new(RefusalCode::InvalidJson, error.to_string());
+                        self.damaged.get_or_insert(error);
+                        return Err(refusal);
+                    }
+                };
+                merge(&row, patch, table, columns, &self.places, &mut self.merged);
+                Some(self.merged.as_str())
             }
-            (_, image) => image.map(Image::into_text),
+            image => image.map(Image::text),
         };
-        if let Some(after) = after.as_ref().filter(|after| after.len() > self.settings.max_row_bytes) {
+        if let Some(after) = after.filter(|after| after.len() > self.settings.max_row_bytes) {
             return Err(Refusal::new(
                 RefusalCode::RowTooLarge,
                 format!(
@@ -487,8 +540,25 @@ impl Decision<'_> {
                 ),
             ));
         }
+        let before = match slot.image {
+            SlotImage::None => None,
+            SlotImage::Written(span) => Some(span),
+            SlotImage::Read(span) => match found[change.table].text(span) {
+                Ok(text) => Some(self.texts.push(text)),
+                Err(error) => {
+                    let refusal = Refusal::new(RefusalCode::InvalidJson, error.to_string());
+                    self.damaged.get_or_insert(error);
+                    return Err(refusal);
+                }
+            },
+        };
 
         // Accepted: from here on nothing can fail.
+        let after = after.map(|after| self.texts.push(after));
+        slot.image = after.map_or(SlotImage::None, SlotImage::Written);
+        let table_name = *self.names[change.table].get_or_insert_with(|| self.texts.push(name));
+        let key = self.texts.push(key);
+        let origin = change.origin.map(|origin| OriginSpans::push(origin, &mut self.texts));
         if !known {
             self.room_for_tables -= 1;
         }
@@ -496,29 +566,14 @@ impl Decision<'_> {
             self.schemas.push(schema.clone());
             tables[change.table].table = Table::new(schema);
         }
-        let before = slot.image.take();
-        // The image and the key are copied only for a change that is still to come.
-        let key = if slot.pending > 0 {
-            slot.image.clone_from(&after);
-            slot.key.clone()
-        } else {
-            std::mem::take(&mut slot.key)
-        };
-        self.writes.push(Write {
-            table: change.name,
-            key,
-            operation,
-            before,
-            after,
-            schema_version: tables[change.table].table.schema().version,
-            origin: change.origin,
-        });
+        let schema_version = tables[change.table].table.schema().version;
+        self.writes.push(Write { table: table_name, key, operation, before, after, schema_version, origin });
         Ok(())
     }
 }
 
 /// The row with the patch's members in it; `places` are the columns of the patch's members.
-fn merged(row: &Image, patch: &Image, table: &Table, columns: usize, places: &[usize]) -> String {
+fn merge(row: &Image<'_>, patch: &Image<'_>, table: &Table, columns: usize, places: &[usize], merged: &mut String) {
     let mut patched: Vec<Option<usize>> = vec![None; columns];
     for (member, &place) in places.iter().enumerate() {
         patched[place] = Some(member);
@@ -532,7 +587,7 @@ fn merged(row: &Image, patch: &Image, table: &Table, columns: usize, places: &[u
         added.sort_unstable();
         added
     };
-    image::merge(row, patch, &replaced_by, &added)
+    image::merge(row, patch, &replaced_by, &added, merged);
 }
 
 fn unknown_table(name: &str) -> Refusal {

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::Column;
-use crate::memory::{MemoryStore, change, declaration};
+use crate::event::{Column, Origin};
+use crate::memory::{Change, MemoryStore, change, declaration};
 use crate::oracle::{self, Oracle, column, word};
 use crate::store::View;
 
@@ -479,15 +479,15 @@ fn a_table_name_must_be_one() {
 fn a_failed_commit_is_an_error_and_the_next_capture_is_right() {
     let store = MemoryStore::default();
     let mut capture = Capture::default();
-    capture.capture(&store, 1, vec![insert("t", r#"{"id":1}"#)], vec![]).unwrap();
+    store.capture_with(&mut capture, 1, vec![insert("t", r#"{"id":1}"#)], vec![]).unwrap();
     let full = StoreError::Full("no room".to_owned());
     *store.failure.borrow_mut() = Some(full.clone());
     let batch = vec![insert("t", r#"{"id":2,"n":1}"#), insert("u", r#"{"id":1}"#), delete("t", &["1"])];
-    assert_eq!(capture.capture(&store, 2, batch, vec![]), Err(full));
+    assert_eq!(store.capture_with(&mut capture, 2, batch, vec![]), Err(full));
     assert_eq!(store.state().events.len(), 1);
     // Neither the column `n` nor the table `u` may be remembered, though the store's schemas never changed.
     let batch = vec![update("t", &["1"], r#"{"n":"x"}"#), delete("u", &["1"]), insert("t", r#"{"id":2}"#)];
-    let captured = capture.capture(&store, 3, batch, vec![]).unwrap();
+    let captured = store.capture_with(&mut capture, 3, batch, vec![]).unwrap();
     assert_eq!(outcomes(&captured), [Ok(2), Err(RefusalCode::UnknownTable), Ok(3)]);
     let schema = Store::schema(&store, "t").unwrap().unwrap();
     assert_eq!(schema.columns[1], Column { name: "n".to_owned(), column_type: ColumnType::String, nullable: true });
@@ -498,9 +498,9 @@ fn a_failed_commit_is_an_error_and_the_next_capture_is_right() {
 fn what_another_instance_changed_is_seen() {
     let store = MemoryStore::default();
     let mut capture = Capture::default();
-    capture.capture(&store, 1, vec![insert("t", r#"{"id":1}"#)], vec![]).unwrap();
+    store.capture_with(&mut capture, 1, vec![insert("t", r#"{"id":1}"#)], vec![]).unwrap();
     store.capture(2, vec![insert("t", r#"{"id":2,"n":1}"#)]);
-    let captured = capture.capture(&store, 3, vec![insert("t", r#"{"id":3,"n":2}"#)], vec![]).unwrap();
+    let captured = store.capture_with(&mut capture, 3, vec![insert("t", r#"{"id":3,"n":2}"#)], vec![]).unwrap();
     assert_eq!((outcomes(&captured), version(&store, "t")), (vec![Ok(3)], 2));
 }
 
@@ -508,9 +508,9 @@ fn what_another_instance_changed_is_seen() {
 fn names_that_are_no_tables_are_not_remembered() {
     let store = MemoryStore::default();
     let mut capture = Capture::default();
-    capture.capture(&store, 1, vec![insert("t", r#"{"id":1}"#)], vec![]).unwrap();
+    store.capture_with(&mut capture, 1, vec![insert("t", r#"{"id":1}"#)], vec![]).unwrap();
     for name in ["a", "b", "c"] {
-        capture.capture(&store, 1, vec![delete(name, &["1"]), update("t", &["1"], "{}")], vec![]).unwrap();
+        store.capture_with(&mut capture, 1, vec![delete(name, &["1"]), update("t", &["1"], "{}")], vec![]).unwrap();
         assert!(capture.tables.iter().all(|known| known.name == "t"), "whoever makes up names fills the memory");
     }
 }
@@ -561,7 +561,7 @@ fn nothing_accepted_is_nothing_committed() {
 fn a_source_moves_on_even_when_nothing_of_its_batch_is_accepted() {
     let store = MemoryStore::default();
     let position = SourcePosition { source: "pg".to_owned(), position: "0/16".to_owned() };
-    Capture::default().capture(&store, 1, vec![delete("t", &["1"])], vec![position]).unwrap();
+    store.capture_with(&mut Capture::default(), 1, vec![delete("t", &["1"])], vec![position]).unwrap();
     assert_eq!(*store.commits.borrow(), 1);
     assert_eq!(store.state().positions["pg"], "0/16");
 }
@@ -586,11 +586,11 @@ fn a_damaged_row_in_the_store_is_the_stores_fault_and_fails_the_batch() {
     store.change(|state| drop(state.rows.insert(("t".to_owned(), "1".to_owned()), "{\"id\":".to_owned())));
     let mut capture = Capture::default();
     let batch = vec![insert("t", r#"{"id":2,"n":1}"#), update("t", &["1"], "{}"), insert("t", r#"{"id":1}"#)];
-    let error = capture.capture(&store, 1, batch, vec![]).unwrap_err();
+    let error = store.capture_with(&mut capture, 1, batch, vec![]).unwrap_err();
     assert!(matches!(&error, StoreError::Failed(message) if message.contains("`t`")), "{error}");
     assert_eq!((store.state().events.len(), version(&store, "t")), (1, 1));
     // The column `n` was given up with the batch.
-    capture.capture(&store, 1, vec![insert("t", r#"{"id":3}"#)], vec![]).unwrap();
+    store.capture_with(&mut capture, 1, vec![insert("t", r#"{"id":3}"#)], vec![]).unwrap();
     assert_eq!(version(&store, "t"), 1);
 }
 
@@ -599,11 +599,11 @@ fn a_declared_table_takes_rows_at_once() {
     let store = MemoryStore::default();
     let mut capture = Capture::default();
     // What was learned of the name before must not stick.
-    capture.capture(&store, 1, vec![delete("t", &["1"])], vec![]).unwrap();
+    store.capture_with(&mut capture, 1, vec![delete("t", &["1"])], vec![]).unwrap();
     let columns = [column("code", "String", false), column("n", "Number", true)];
     let schema = capture.declare(&store, 1, declaration("t", &columns, &["code"])).unwrap();
     assert_eq!((schema.version, schema.primary_key), (1, vec!["code".to_owned()]));
-    let captured = capture.capture(&store, 1, vec![insert("t", r#"{"code":"x"}"#)], vec![]).unwrap();
+    let captured = store.capture_with(&mut capture, 1, vec![insert("t", r#"{"code":"x"}"#)], vec![]).unwrap();
     assert_eq!((outcomes(&captured), version(&store, "t")), (vec![Ok(1)], 1));
 }
 
@@ -629,7 +629,7 @@ fn a_declaration_that_cannot_be_committed_is_not_in_force() {
     let columns = [column("id", "String", false)];
     let error = capture.declare(&store, 0, declaration("t", &columns, &["id"])).unwrap_err();
     assert_eq!(error, DeclareError::Store(failed));
-    let captured = capture.capture(&store, 1, vec![delete("t", &["1"])], vec![]).unwrap();
+    let captured = store.capture_with(&mut capture, 1, vec![delete("t", &["1"])], vec![]).unwrap();
     assert_eq!(outcomes(&captured), [Err(RefusalCode::UnknownTable)]);
 }
 
@@ -659,7 +659,7 @@ proptest! {
                 batch.iter().map(|change| oracle.decide(change).map_err(str::to_owned)).collect();
             *store.commits.borrow_mut() = 0;
             store.reads.borrow_mut().clear();
-            let captured = capture.capture(&store, 1_000, batch.iter().map(Into::into).collect(), vec![]).unwrap();
+            let captured = store.capture_with(&mut capture, 1_000, batch.iter().map(Into::into).collect(), vec![]).unwrap();
             let outcomes: Vec<Result<u64, String>> = captured
                 .outcomes
                 .into_iter()

@@ -1,10 +1,12 @@
 //! The component: the core behind `wit/engine`.
 //!
-//! Only conversions, the clock, and the capturing cache live here. Strings move across; none is copied on the way.
+//! Only conversions, the clock, and the capturing cache live here. Texts move across as blocks; none is copied on the
+//! way.
 
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::texts::{Span, Texts};
 use crate::{capture, event, query, refusal, schema, selection, snapshot, store};
 
 mod bindings {
@@ -77,8 +79,13 @@ impl store::Store for Imported {
         }
     }
 
-    fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<String>>, store::StoreError> {
-        wit_store::rows(table, keys).map_err(Into::into)
+    fn rows(&self, table: &str, keys: Vec<Span>, texts: Texts) -> Result<store::FoundRows, store::StoreError> {
+        let keys: Vec<wit_store::Span> = keys.into_iter().map(Into::into).collect();
+        let found = wit_store::rows(table, &keys, &texts.into_bytes())?;
+        Ok(store::FoundRows {
+            images: found.images.into_iter().map(|image| image.map(Into::into)).collect(),
+            texts: found.texts.into(),
+        })
     }
 
     fn schema(&self, table: &str) -> Result<Option<event::TableSchema>, store::StoreError> {
@@ -93,15 +100,16 @@ impl store::Store for Imported {
                 .writes
                 .into_iter()
                 .map(|write| wit_store::Write {
-                    table: write.table,
-                    key: write.key,
+                    table: write.table.into(),
+                    key: write.key.into(),
                     operation: write.operation.into(),
-                    before: write.before,
-                    after: write.after,
+                    before: write.before.map(Into::into),
+                    after: write.after.map(Into::into),
                     schema_version: write.schema_version,
                     origin: write.origin.map(Into::into),
                 })
                 .collect(),
+            texts: batch.texts.into_bytes(),
             positions: batch
                 .positions
                 .into_iter()
@@ -153,18 +161,11 @@ impl store::View for ImportedView {
             max_bytes: range.max_bytes,
             newest_first: range.newest_first,
         })?;
-        let events = slice.events.into_iter().map(|entry| event::Event {
-            sequence: entry.sequence,
-            timestamp_ms: entry.timestamp,
-            table: entry.table,
-            key: entry.key,
-            operation: entry.operation.into(),
-            before: entry.before,
-            after: entry.after,
-            schema_version: entry.schema_version,
-            origin: entry.origin.map(Into::into),
-        });
-        Ok(store::EventSlice { events: events.collect(), complete: slice.complete })
+        Ok(store::EventSlice {
+            entries: slice.entries.into_iter().map(Into::into).collect(),
+            texts: slice.texts.into(),
+            complete: slice.complete,
+        })
     }
 
     fn schema(&self, table: &str, version: Option<u32>) -> Result<Option<event::TableSchema>, store::StoreError> {
@@ -202,26 +203,44 @@ impl store::View for ImportedView {
     }
 }
 
+/// A change whose texts are where its spans say.
+fn change<'a>(change: &wit_capture::Change, texts: &'a Texts) -> Result<capture::Change<'a>, store::StoreError> {
+    let wrong = || store::StoreError::Failed("a change has a span that is none of the texts given with it".to_owned());
+    let bytes = |span: wit_store::Span| texts.bytes(span.into()).ok_or_else(wrong);
+    let text = |span: wit_store::Span| std::str::from_utf8(bytes(span)?).map_err(|_| wrong());
+    Ok(capture::Change {
+        table: text(change.table)?,
+        action: match change.action {
+            wit_capture::Action::Insert => capture::Action::Insert,
+            wit_capture::Action::Update => capture::Action::Update,
+            wit_capture::Action::Upsert => capture::Action::Upsert,
+            wit_capture::Action::Delete => capture::Action::Delete,
+        },
+        key: match &change.key {
+            None => Vec::new(),
+            Some(key) => key.iter().map(|&part| text(part)).collect::<Result<_, _>>()?,
+        },
+        image: bytes(change.image)?,
+        origin: match &change.origin {
+            None => None,
+            Some(origin) => Some(event::OriginRef {
+                source: text(origin.source)?,
+                transaction: origin.transaction.map(text).transpose()?,
+                position: origin.position.map(text).transpose()?,
+                snapshot: origin.snapshot,
+            }),
+        },
+    })
+}
+
 impl wit_capture::Guest for Engine {
     fn capture(
         changes: Vec<wit_capture::Change>,
+        texts: Vec<u8>,
         positions: Vec<wit_store::SourcePosition>,
     ) -> Result<wit_capture::Captured, wit_store::StoreError> {
-        let changes = changes
-            .into_iter()
-            .map(|change| capture::Change {
-                table: change.table,
-                action: match change.action {
-                    wit_capture::Action::Insert => capture::Action::Insert,
-                    wit_capture::Action::Update => capture::Action::Update,
-                    wit_capture::Action::Upsert => capture::Action::Upsert,
-                    wit_capture::Action::Delete => capture::Action::Delete,
-                },
-                key: change.key,
-                image: change.image,
-                origin: change.origin.map(Into::into),
-            })
-            .collect();
+        let texts = Texts::from(texts);
+        let changes = changes.iter().map(|given| change(given, &texts)).collect::<Result<_, _>>()?;
         let positions = positions
             .into_iter()
             .map(|position| store::SourcePosition { source: position.source, position: position.position })
@@ -269,7 +288,8 @@ impl wit_query::Guest for Engine {
             },
         )?;
         Ok(wit_query::EventPage {
-            events: page.events.into_iter().map(Into::into).collect(),
+            entries: page.entries.into_iter().map(Into::into).collect(),
+            texts: page.texts.into_bytes(),
             next_after: page.next_after,
             bounds: wit_store::Bounds {
                 oldest: page.bounds.oldest,
@@ -513,13 +533,68 @@ impl From<event::Operation> for wit::Operation {
     }
 }
 
-impl From<wit::Origin> for event::Origin {
-    fn from(origin: wit::Origin) -> Self {
+impl From<wit_store::Span> for Span {
+    fn from(span: wit_store::Span) -> Self {
+        Self { offset: span.offset, length: span.length }
+    }
+}
+
+impl From<Span> for wit_store::Span {
+    fn from(span: Span) -> Self {
+        Self { offset: span.offset, length: span.length }
+    }
+}
+
+impl From<wit_store::OriginSpans> for store::OriginSpans {
+    fn from(origin: wit_store::OriginSpans) -> Self {
         Self {
-            source: origin.source,
-            transaction: origin.transaction,
-            position: origin.position,
+            source: origin.source.into(),
+            transaction: origin.transaction.map(Into::into),
+            position: origin.position.map(Into::into),
             snapshot: origin.snapshot,
+        }
+    }
+}
+
+impl From<store::OriginSpans> for wit_store::OriginSpans {
+    fn from(origin: store::OriginSpans) -> Self {
+        Self {
+            source: origin.source.into(),
+            transaction: origin.transaction.map(Into::into),
+            position: origin.position.map(Into::into),
+            snapshot: origin.snapshot,
+        }
+    }
+}
+
+impl From<wit_store::Entry> for store::Entry {
+    fn from(entry: wit_store::Entry) -> Self {
+        Self {
+            sequence: entry.sequence,
+            timestamp_ms: entry.timestamp,
+            table: entry.table.into(),
+            key: entry.key.into(),
+            operation: entry.operation.into(),
+            before: entry.before.map(Into::into),
+            after: entry.after.map(Into::into),
+            schema_version: entry.schema_version,
+            origin: entry.origin.map(Into::into),
+        }
+    }
+}
+
+impl From<store::Entry> for wit_store::Entry {
+    fn from(entry: store::Entry) -> Self {
+        Self {
+            sequence: entry.sequence,
+            timestamp: entry.timestamp_ms,
+            table: entry.table.into(),
+            key: entry.key.into(),
+            operation: entry.operation.into(),
+            before: entry.before.map(Into::into),
+            after: entry.after.map(Into::into),
+            schema_version: entry.schema_version,
+            origin: entry.origin.map(Into::into),
         }
     }
 }

@@ -26,7 +26,20 @@ pub struct Origin {
     pub snapshot: bool,
 }
 
-/// One captured change as the log has it.
+/// An [`Origin`] whose strings stand elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginRef<'a> {
+    /// The source's name.
+    pub source: &'a str,
+    /// The source's transaction, in its own notation.
+    pub transaction: Option<&'a str>,
+    /// The source's position of this change, in its own notation.
+    pub position: Option<&'a str>,
+    /// Whether the event is part of an initial snapshot.
+    pub snapshot: bool,
+}
+
+/// One captured change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Its place in the log, from 1.

@@ -15,8 +15,8 @@ use crate::refusal::{Refusal, RefusalCode};
 
 /// A JSON object whose members' places are known.
 #[derive(Debug)]
-pub struct Image {
-    text: String,
+pub struct Image<'a> {
+    text: Cow<'a, str>,
     members: Vec<Member>,
 }
 
@@ -34,33 +34,34 @@ fn span((start, end): (u32, u32)) -> Range<usize> {
     start as usize..end as usize
 }
 
-impl Image {
+impl<'a> Image<'a> {
     /// Checks and takes a row as it came.
-    pub fn scan(bytes: Vec<u8>, max_bytes: usize, max_depth: usize) -> Result<Self, Refusal> {
+    pub fn scan(bytes: &'a [u8], max_bytes: usize, max_depth: usize) -> Result<Self, Refusal> {
         if bytes.len() > max_bytes.min(u32::MAX as usize) {
             return Err(Refusal::new(
                 RefusalCode::RowTooLarge,
                 format!("the row is {} bytes long, and a row may be {max_bytes}", bytes.len()),
             ));
         }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let at = error.valid_up_to();
             Refusal::new(RefusalCode::InvalidJson, format!("the row is not UTF-8 (at byte {at})"))
         })?;
-        let mut scanner = Scanner::new(&text, max_depth);
+        let mut scanner = Scanner::new(text, max_depth);
         let members = scanner.object()?;
         if !scanner.spaced {
-            return Ok(Self { text, members });
+            return Ok(Self { text: Cow::Borrowed(text), members });
         }
         // White space between tokens is only cut from text that has been found valid: cutting it first could turn
         // two tokens into one.
-        let text = without_space(&text);
+        let text = without_space(text);
         let members = Scanner::new(&text, max_depth).object()?;
-        Ok(Self { text, members })
+        Ok(Self { text: Cow::Owned(text), members })
     }
 
     /// Takes a row that this module made before: a stored image.
-    pub fn stored(text: String) -> Result<Self, Refusal> {
+    pub fn stored(text: impl Into<Cow<'a, str>>) -> Result<Self, Refusal> {
+        let text = text.into();
         let members = Scanner::new(&text, usize::MAX).object()?;
         Ok(Self { text, members })
     }
@@ -110,12 +111,6 @@ impl Image {
         &self.text
     }
 
-    /// The text, without copying it.
-    #[must_use]
-    pub fn into_text(self) -> String {
-        self.text
-    }
-
     /// Name and value as they stand in the text, with the quotes and the colon.
     fn raw_member(&self, index: usize) -> &str {
         let member = self.members[index];
@@ -132,9 +127,10 @@ impl Image {
 /// The row with the patch's values in place of its own, in the row's order, and the patch's new members behind them.
 ///
 /// `replaced_by` says for each member of the row which member of the patch takes its value's place; `added` lists the
-/// patch's members that the row lacks.
-pub fn merge(row: &Image, patch: &Image, replaced_by: &[Option<usize>], added: &[usize]) -> String {
-    let mut text = String::with_capacity(row.text.len() + patch.text.len());
+/// patch's members that the row lacks. Written in place of what `text` held.
+pub fn merge(row: &Image<'_>, patch: &Image<'_>, replaced_by: &[Option<usize>], added: &[usize], text: &mut String) {
+    text.clear();
+    text.reserve(row.text.len() + patch.text.len());
     let mut separator = '{';
     for (index, replacement) in replaced_by.iter().enumerate() {
         text.push(separator);
@@ -156,11 +152,10 @@ pub fn merge(row: &Image, patch: &Image, replaced_by: &[Option<usize>], added: &
         text.push('{');
     }
     text.push('}');
-    text
 }
 
 /// The object with members of the given names and values (JSON texts) before its own.
-pub fn prepend(image: &Image, members: &[(String, String)]) -> String {
+pub fn prepend(image: &Image<'_>, members: &[(String, String)]) -> String {
     let mut text = String::with_capacity(image.text.len() + 64);
     text.push('{');
     for (index, (name, value)) in members.iter().enumerate() {
@@ -543,8 +538,8 @@ mod tests {
 
     use super::*;
 
-    fn scan(text: &str) -> Result<Image, Refusal> {
-        Image::scan(text.as_bytes().to_vec(), 1 << 20, 8)
+    fn scan(text: &str) -> Result<Image<'_>, Refusal> {
+        Image::scan(text.as_bytes(), 1 << 20, 8)
     }
 
     fn refused(text: &str) -> RefusalCode {
@@ -631,7 +626,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf_8_are_refused() {
-        let error = Image::scan(b"{\"a\":\"\xff\"}".to_vec(), 100, 8).unwrap_err();
+        let error = Image::scan(b"{\"a\":\"\xff\"}", 100, 8).unwrap_err();
         assert_eq!(error.code, RefusalCode::InvalidJson);
     }
 
@@ -642,12 +637,12 @@ mod tests {
         assert_eq!(refused(&nested(8)), RefusalCode::TooDeep);
         let deep = nested(200_000);
         assert_eq!(refused(&deep), RefusalCode::TooDeep);
-        assert!(Image::scan(deep.into_bytes(), 1 << 20, usize::MAX).is_ok());
+        assert!(Image::scan(deep.as_bytes(), 1 << 20, usize::MAX).is_ok());
     }
 
     #[test]
     fn a_row_over_the_limit_is_refused_before_it_is_read() {
-        let error = Image::scan(vec![b'{'; 11], 10, 8).unwrap_err();
+        let error = Image::scan(&[b'{'; 11], 10, 8).unwrap_err();
         assert_eq!(error.code, RefusalCode::RowTooLarge);
     }
 
@@ -655,9 +650,12 @@ mod tests {
     fn a_merge_replaces_in_place_and_adds_behind() {
         let row = scan(r#"{"id":1,"a":"x","b":2}"#).unwrap();
         let patch = scan(r#"{"b":3.0,"c":null}"#).unwrap();
-        assert_eq!(merge(&row, &patch, &[None, None, Some(0)], &[1]), r#"{"id":1,"a":"x","b":3.0,"c":null}"#);
+        let mut text = "what was there".to_owned();
+        merge(&row, &patch, &[None, None, Some(0)], &[1], &mut text);
+        assert_eq!(text, r#"{"id":1,"a":"x","b":3.0,"c":null}"#);
         let empty = scan("{}").unwrap();
-        assert_eq!(merge(&empty, &empty, &[], &[]), "{}");
+        merge(&empty, &empty, &[], &[], &mut text);
+        assert_eq!(text, "{}");
     }
 
     #[test]
@@ -671,7 +669,7 @@ mod tests {
         /// The scanner and serde_json agree on what is JSON, but for what we refuse on purpose.
         #[test]
         fn it_accepts_what_serde_json_accepts(text in r#"[\{\}\[\],:"\\ a1e.\-u0tnul]{0,24}"#) {
-            let ours = Image::scan(text.clone().into_bytes(), 1 << 20, 1_000);
+            let ours = Image::scan(text.as_bytes(), 1 << 20, 1_000);
             let theirs = serde_json::from_str::<serde_json::Value>(&text);
             match ours {
                 Ok(image) => {

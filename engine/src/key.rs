@@ -4,37 +4,58 @@
 //! row. A composite key is each column's text with `%` and `/` percent-encoded, joined by `/`. The empty text is no
 //! key, because no path could name it.
 
+use std::borrow::Cow;
+
 use crate::image::{Image, unescape};
 use crate::refusal::{Refusal, RefusalCode};
 
 /// The canonical text of a key given in parts, one for each key column.
 pub fn canonical(parts: &[impl AsRef<str>], max_bytes: usize) -> Result<String, Refusal> {
-    let key = match parts {
-        [single] => single.as_ref().to_owned(),
-        several => several.iter().map(|part| encoded(part.as_ref())).collect::<Vec<_>>().join("/"),
-    };
+    let mut key = String::new();
+    write_canonical(parts, max_bytes, &mut key)?;
+    Ok(key)
+}
+
+/// The same, in place of what `key` held.
+pub fn write_canonical(parts: &[impl AsRef<str>], max_bytes: usize, key: &mut String) -> Result<(), Refusal> {
+    key.clear();
+    match parts {
+        [single] => key.push_str(single.as_ref()),
+        several => {
+            for (index, part) in several.iter().enumerate() {
+                if index > 0 {
+                    key.push('/');
+                }
+                push_encoded(part.as_ref(), key);
+            }
+        }
+    }
     if key.len() > max_bytes {
         return Err(Refusal::new(
             RefusalCode::KeyTooLong,
             format!("the key is {} bytes long, and a key may be {max_bytes}", key.len()),
         ));
     }
-    Ok(key)
+    Ok(())
 }
 
-fn encoded(part: &str) -> String {
-    if part.contains(['%', '/']) { part.replace('%', "%25").replace('/', "%2F") } else { part.to_owned() }
+fn push_encoded(part: &str, key: &mut String) {
+    if part.contains(['%', '/']) {
+        key.push_str(&part.replace('%', "%25").replace('/', "%2F"));
+    } else {
+        key.push_str(part);
+    }
 }
 
 /// The text of a key column's value (`member` of the row).
-pub fn part(image: &Image, member: usize, column: &str) -> Result<String, Refusal> {
+pub fn part<'i>(image: &'i Image<'_>, member: usize, column: &str) -> Result<Cow<'i, str>, Refusal> {
     let value = image.value(member);
     let text = match value.as_bytes()[0] {
         b'"' => {
             let raw = &value[1..value.len() - 1];
-            if raw.contains('\\') { unescape(raw) } else { raw.to_owned() }
+            if raw.contains('\\') { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
         }
-        b'-' | b'0'..=b'9' if is_integer(value) => value.to_owned(),
+        b'-' | b'0'..=b'9' if is_integer(value) => Cow::Borrowed(value),
         _ => return Err(invalid(column, value)),
     };
     if text.is_empty() { Err(invalid(column, value)) } else { Ok(text) }
@@ -75,8 +96,9 @@ mod tests {
     use super::*;
 
     fn part_of(text: &str) -> Result<String, RefusalCode> {
-        let image = Image::scan(format!("{{\"id\":{text}}}").into_bytes(), 1_000, 8).unwrap();
-        part(&image, 0, "id").map_err(|refusal| refusal.code)
+        let row = format!("{{\"id\":{text}}}");
+        let image = Image::scan(row.as_bytes(), 1_000, 8).unwrap();
+        part(&image, 0, "id").map(Cow::into_owned).map_err(|refusal| refusal.code)
     }
 
     #[test]

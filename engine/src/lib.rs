@@ -22,6 +22,7 @@ pub mod schema;
 pub mod selection;
 pub mod snapshot;
 pub mod store;
+pub mod texts;
 
 #[cfg(target_family = "wasm")]
 mod component;

@@ -4,14 +4,15 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::capture::{Action, Capture, Captured, Change};
-use crate::event::{Column, ColumnType, Event, Operation, TableSchema};
+use crate::capture::{self, Action, Capture, Captured};
+use crate::event::{Column, ColumnType, Event, Operation, Origin, OriginRef, TableSchema};
 use crate::oracle::{self, Oracle};
 use crate::schema::Declaration;
 use crate::store::{
-    Batch, Bounds, Counters, EventRange, EventSlice, Head, Row, SchemaMode, Settings, Store, StoreError, TableCount,
-    View,
+    Batch, Bounds, Counters, Entry, EventRange, EventSlice, FoundRows, Head, OriginSpans, Row, SchemaMode, Settings,
+    SourcePosition, Store, StoreError, TableCount, View,
 };
+use crate::texts::{Span, Texts};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
@@ -52,7 +53,17 @@ impl MemoryStore {
     }
 
     pub(crate) fn capture(&self, now_ms: u64, changes: Vec<Change>) -> Captured {
-        Capture::default().capture(self, now_ms, changes, vec![]).expect("the store takes it")
+        self.capture_with(&mut Capture::default(), now_ms, changes, vec![]).expect("the store takes it")
+    }
+
+    pub(crate) fn capture_with(
+        &self,
+        capture: &mut Capture,
+        now_ms: u64,
+        changes: Vec<Change>,
+        positions: Vec<SourcePosition>,
+    ) -> Result<Captured, StoreError> {
+        capture.capture(self, now_ms, changes.iter().map(Change::borrowed).collect(), positions)
     }
 
     /// An empty store with the oracle's limits and tables.
@@ -86,6 +97,33 @@ impl MemoryStore {
             }
         }
         (store, oracle)
+    }
+}
+
+/// A [`capture::Change`] that owns what it is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) table: String,
+    pub(crate) action: Action,
+    pub(crate) key: Vec<String>,
+    pub(crate) image: Vec<u8>,
+    pub(crate) origin: Option<Origin>,
+}
+
+impl Change {
+    pub(crate) fn borrowed(&self) -> capture::Change<'_> {
+        capture::Change {
+            table: &self.table,
+            action: self.action,
+            key: self.key.iter().map(String::as_str).collect(),
+            image: &self.image,
+            origin: self.origin.as_ref().map(|origin| OriginRef {
+                source: &origin.source,
+                transaction: origin.transaction.as_deref(),
+                position: origin.position.as_deref(),
+                snapshot: origin.snapshot,
+            }),
+        }
     }
 }
 
@@ -154,10 +192,13 @@ impl Store for MemoryStore {
         }
     }
 
-    fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<String>>, StoreError> {
-        self.reads.borrow_mut().push((table.to_owned(), keys.to_vec()));
+    fn rows(&self, table: &str, keys: Vec<Span>, texts: Texts) -> Result<FoundRows, StoreError> {
+        let keys: Vec<String> = keys.iter().map(|&key| texts.text(key).unwrap().to_owned()).collect();
+        self.reads.borrow_mut().push((table.to_owned(), keys.clone()));
         let state = self.state();
-        Ok(keys.iter().map(|key| state.rows.get(&(table.to_owned(), key.clone())).cloned()).collect())
+        let mut texts = Texts::default();
+        let images = keys.into_iter().map(|key| state.rows.get(&(table.to_owned(), key)).map(|row| texts.push(row)));
+        Ok(FoundRows { images: images.collect(), texts })
     }
 
     fn schema(&self, table: &str) -> Result<Option<TableSchema>, StoreError> {
@@ -178,22 +219,24 @@ impl Store for MemoryStore {
             for position in batch.positions {
                 state.positions.insert(position.source, position.position);
             }
+            let text = |span| batch.texts.text(span).unwrap().to_owned();
             for write in batch.writes {
-                let row = (write.table.clone(), write.key.clone());
-                match &write.after {
+                let after = write.after.map(text);
+                let row = (text(write.table), text(write.key));
+                match &after {
                     Some(image) => state.rows.insert(row, image.clone()),
                     None => state.rows.remove(&row),
                 };
                 state.events.push(Event {
                     sequence: state.events.len() as u64 + 1,
                     timestamp_ms: batch.timestamp_ms,
-                    table: write.table,
-                    key: write.key,
+                    table: text(write.table),
+                    key: text(write.key),
                     operation: write.operation,
-                    before: write.before,
-                    after: write.after,
+                    before: write.before.map(text),
+                    after,
                     schema_version: write.schema_version,
-                    origin: write.origin,
+                    origin: write.origin.map(|origin| origin.origin(&batch.texts).unwrap()),
                 });
             }
         });
@@ -269,7 +312,30 @@ impl View for Rc<State> {
         let fitting = fitting.count();
         let complete = fitting == found.len();
         found.truncate(fitting);
-        Ok(EventSlice { events: found, complete })
+        let mut texts = Texts::default();
+        let mut entry = |event: &Event| Entry {
+            sequence: event.sequence,
+            timestamp_ms: event.timestamp_ms,
+            table: texts.push(&event.table),
+            key: texts.push(&event.key),
+            operation: event.operation,
+            before: event.before.as_ref().map(|image| texts.push(image)),
+            after: event.after.as_ref().map(|image| texts.push(image)),
+            schema_version: event.schema_version,
+            origin: event.origin.as_ref().map(|origin| {
+                OriginSpans::push(
+                    OriginRef {
+                        source: &origin.source,
+                        transaction: origin.transaction.as_deref(),
+                        position: origin.position.as_deref(),
+                        snapshot: origin.snapshot,
+                    },
+                    &mut texts,
+                )
+            }),
+        };
+        let entries = found.iter().map(&mut entry).collect();
+        Ok(EventSlice { entries, texts, complete })
     }
 
     fn schema(&self, table: &str, version: Option<u32>) -> Result<Option<TableSchema>, StoreError> {

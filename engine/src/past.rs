@@ -7,10 +7,11 @@
 //! images are read from the log when their turn comes.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::btree_map;
 
-use crate::event::{Event, Operation};
-use crate::store::{EventRange, StoreError, View};
+use crate::event::Operation;
+use crate::store::{Entry, EventRange, StoreError, View};
+use crate::texts::Texts;
 
 /// How many events are read at once.
 const STEP_EVENTS: u32 = 1_000;
@@ -48,8 +49,8 @@ pub type Overrides = BTreeMap<String, Override>;
 /// How the table right after event `at` differs from the present one.
 pub fn undo<V: View>(view: &V, table: &str, at: u64, max_keys: usize) -> Result<Overrides, PastError> {
     let mut overrides = Overrides::new();
-    each_event(view, table, at, view.bounds().newest, |event| {
-        if let Entry::Vacant(entry) = overrides.entry(event.key) {
+    each_event(view, table, at, view.bounds().newest, |event, texts| {
+        if let btree_map::Entry::Vacant(entry) = overrides.entry(texts.text(event.key)?.to_owned()) {
             entry.insert(if event.before.is_some() { Override::Before(event.sequence) } else { Override::Absent });
         }
         if overrides.len() > max_keys { Err(PastError::TooManyKeys) } else { Ok(()) }
@@ -68,10 +69,10 @@ pub fn redo<V: View>(
     max_keys: usize,
 ) -> Result<u64, PastError> {
     let mut events = 0;
-    each_event(view, table, from - 1, to, |event| {
+    each_event(view, table, from - 1, to, |event, texts| {
         events += 1;
         let image = if event.after.is_some() { Override::After(event.sequence) } else { Override::Absent };
-        undone.insert(event.key, image);
+        undone.insert(texts.text(event.key)?.to_owned(), image);
         if undone.len() > max_keys { Err(PastError::TooManyKeys) } else { Ok(()) }
     })?;
     Ok(events)
@@ -83,7 +84,7 @@ fn each_event<V: View>(
     table: &str,
     mut after: u64,
     until: u64,
-    mut visit: impl FnMut(Event) -> Result<(), PastError>,
+    mut visit: impl FnMut(&Entry, &Texts) -> Result<(), PastError>,
 ) -> Result<(), PastError> {
     while after < until {
         let slice = view.events(&EventRange {
@@ -94,14 +95,14 @@ fn each_event<V: View>(
             max_bytes: STEP_BYTES,
             ..EventRange::default()
         })?;
-        let Some(last) = slice.events.last() else { break };
+        let Some(last) = slice.entries.last() else { break };
         after = last.sequence;
-        for event in slice.events {
+        for event in &slice.entries {
             if event.operation == Operation::Truncate {
                 let message = format!("event {} truncates the table: its past cannot be rebuilt", event.sequence);
                 return Err(PastError::Store(StoreError::Failed(message)));
             }
-            visit(event)?;
+            visit(event, &slice.texts)?;
         }
         if slice.complete {
             break;
@@ -119,7 +120,8 @@ pub fn image<V: View>(view: &V, key: &str, place: Override) -> Result<Option<Str
     };
     let range =
         EventRange { after: sequence - 1, until: sequence, max_events: 1, max_bytes: 1, ..EventRange::default() };
-    let event = view.events(&range)?.events.into_iter().next();
-    let image = event.and_then(|event| if before { event.before } else { event.after });
-    image.map(Some).ok_or_else(|| StoreError::Failed(format!("event {sequence} of row {key:?} has lost its image")))
+    let slice = view.events(&range)?;
+    let image = slice.entries.first().and_then(|event| if before { event.before } else { event.after });
+    let lost = || StoreError::Failed(format!("event {sequence} of row {key:?} has lost its image"));
+    Ok(Some(slice.texts.text(image.ok_or_else(lost)?)?.to_owned()))
 }

@@ -1,9 +1,10 @@
 //! Queries: events by selection and range, rows, schemas, statistics. All from one unchanging view each.
 
 use crate::capture::check_address;
-use crate::event::{Event, Operation, TableSchema};
+use crate::event::{Operation, TableSchema};
 use crate::key;
-use crate::store::{Bounds, EventRange, StoreError, View};
+use crate::store::{Bounds, Entry, EventRange, StoreError, View};
+use crate::texts::Texts;
 
 /// The most bytes of images in one page of events.
 const MAX_PAGE_BYTES: u32 = 16 << 20;
@@ -33,7 +34,7 @@ pub struct EventQuery {
     pub since_ms: Option<u64>,
     /// After this sequence number.
     pub after: Option<u64>,
-    /// The most events.
+    /// The most events, at least one.
     pub limit: u32,
     /// The order of the answer.
     pub order: Order,
@@ -43,7 +44,9 @@ pub struct EventQuery {
 #[derive(Clone, Debug)]
 pub struct EventPage {
     /// The events.
-    pub events: Vec<Event>,
+    pub entries: Vec<Entry>,
+    /// What the spans of the entries are spans of.
+    pub texts: Texts,
     /// Ask on after this.
     pub next_after: u64,
     /// What the log holds.
@@ -95,15 +98,15 @@ pub fn events<V: View>(view: &V, query: EventQuery) -> Result<EventPage, QueryEr
         max_bytes: MAX_PAGE_BYTES,
         newest_first: !forward,
     })?;
-    let mut events = slice.events;
-    let next_after = match events.last() {
+    let mut entries = slice.entries;
+    let next_after = match entries.last() {
         Some(last) if forward && !slice.complete => last.sequence,
         _ => bounds.newest,
     };
     if !forward && query.order == Order::Ascending {
-        events.reverse();
+        entries.reverse();
     }
-    Ok(EventPage { events, next_after, bounds })
+    Ok(EventPage { entries, texts: slice.texts, next_after, bounds })
 }
 
 /// One row's image.

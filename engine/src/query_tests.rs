@@ -25,7 +25,7 @@ fn drop_until(store: &MemoryStore, sequence: u64) {
 
 fn page(store: &MemoryStore, query: EventQuery) -> Result<(Vec<u64>, u64), QueryError> {
     let page = events(&store.view().unwrap(), query)?;
-    Ok((page.events.iter().map(|event| event.sequence).collect(), page.next_after))
+    Ok((page.entries.iter().map(|event| event.sequence).collect(), page.next_after))
 }
 
 fn query() -> EventQuery {

@@ -72,7 +72,7 @@ impl Table {
     /// With `whole` the image is a whole row, so columns that it lacks are null; else it is some members of one.
     pub fn fit(
         &self,
-        image: &Image,
+        image: &Image<'_>,
         whole: bool,
         settings: &Settings,
         places: &mut Vec<usize>,
@@ -184,7 +184,7 @@ impl Fitting<'_> {
         Ok(place)
     }
 
-    fn value(&mut self, place: usize, image: &Image, member: usize) -> Result<(), Refusal> {
+    fn value(&mut self, place: usize, image: &Image<'_>, member: usize) -> Result<(), Refusal> {
         let column = &self.columns()[place];
         match image.value_type(member) {
             None if !column.nullable => self.lack(place),
@@ -390,7 +390,7 @@ mod tests {
 
     fn fit(table: &Table, row: &str, whole: bool, mode: SchemaMode) -> Result<Option<TableSchema>, Refusal> {
         let settings = Settings { schema_mode: mode, max_columns: 3, max_name_bytes: 8, ..Settings::default() };
-        let image = Image::scan(row.as_bytes().to_vec(), 1_000, 8).unwrap();
+        let image = Image::scan(row.as_bytes(), 1_000, 8).unwrap();
         table.fit(&image, whole, &settings, &mut Vec::new())
     }
 

@@ -140,16 +140,16 @@ pub fn poll<S: Store>(
             max_bytes: MAX_POLL_BYTES,
             ..EventRange::default()
         })?;
-        let Some(last) = slice.events.last().map(|event| event.sequence) else { break };
-        scanned += slice.events.len() as u32;
+        let Some(last) = slice.entries.last().map(|event| event.sequence) else { break };
+        scanned += slice.entries.len() as u32;
         after = last;
-        for event in slice.events {
+        for event in &slice.entries {
             if delivery.events.len() == max_events as usize {
                 break;
             }
             delivery.acknowledge_up_to = event.sequence;
-            if matcher.matches(&event.table, event.operation) {
-                delivery.events.push(event);
+            if matcher.matches(slice.texts.text(event.table)?, event.operation) {
+                delivery.events.push(event.event(&slice.texts)?);
             }
         }
     }

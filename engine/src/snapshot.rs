@@ -204,7 +204,7 @@ fn schema_at<V: View>(view: &V, table: &str, at: u64, present: TableSchema) -> R
             newest_first,
             ..EventRange::default()
         };
-        Ok(view.events(&range)?.events.first().map(|event| event.schema_version))
+        Ok(view.events(&range)?.entries.first().map(|event| event.schema_version))
     };
     let oldest = bounds.oldest.saturating_sub(1);
     let version = match event(oldest.min(at), at, true)? {

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::capture::{Action, Capture, Change};
+use crate::capture::{Action, Capture};
 use crate::event::Operation;
-use crate::memory::{MemoryStore, State, change, declaration};
+use crate::memory::{Change, MemoryStore, State, change, declaration};
 use crate::oracle::{self, column};
 use crate::store::Store;
 

@@ -1,7 +1,8 @@
 //! What the core asks of its embedder: the trait form of `wit/engine`'s `store` interface, whose documentation holds
 //! the contract.
 
-use crate::event::{Event, Operation, Origin, TableSchema};
+use crate::event::{Event, Operation, Origin, OriginRef, TableSchema};
+use crate::texts::{Span, Texts};
 
 /// Why the store could not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,23 +84,59 @@ pub struct Head {
     pub tables: usize,
 }
 
+/// An event's origin, by spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginSpans {
+    /// The source's name.
+    pub source: Span,
+    /// The source's transaction.
+    pub transaction: Option<Span>,
+    /// The source's position.
+    pub position: Option<Span>,
+    /// Whether the event is part of an initial snapshot.
+    pub snapshot: bool,
+}
+
+impl OriginSpans {
+    /// Adds an origin's strings to the texts.
+    pub fn push(origin: OriginRef<'_>, texts: &mut Texts) -> Self {
+        Self {
+            source: texts.push(origin.source),
+            transaction: origin.transaction.map(|transaction| texts.push(transaction)),
+            position: origin.position.map(|position| texts.push(position)),
+            snapshot: origin.snapshot,
+        }
+    }
+
+    /// The origin with its strings.
+    pub fn origin(self, texts: &Texts) -> Result<Origin, StoreError> {
+        let text = |span| texts.text(span).map(str::to_owned);
+        Ok(Origin {
+            source: text(self.source)?,
+            transaction: self.transaction.map(text).transpose()?,
+            position: self.position.map(text).transpose()?,
+            snapshot: self.snapshot,
+        })
+    }
+}
+
 /// One event to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write {
     /// The table's name.
-    pub table: String,
+    pub table: Span,
     /// The row's key.
-    pub key: String,
+    pub key: Span,
     /// What happened.
     pub operation: Operation,
     /// The row before.
-    pub before: Option<String>,
+    pub before: Option<Span>,
     /// The row after; none removes it.
-    pub after: Option<String>,
+    pub after: Option<Span>,
     /// The version of the table's schema.
     pub schema_version: u32,
     /// Where it came from.
-    pub origin: Option<Origin>,
+    pub origin: Option<OriginSpans>,
 }
 
 /// How far a source has been read, in its own notation.
@@ -120,6 +157,8 @@ pub struct Batch {
     pub schemas: Vec<TableSchema>,
     /// The events, in order.
     pub writes: Vec<Write>,
+    /// What the spans of the writes are spans of.
+    pub texts: Texts,
     /// Source positions.
     pub positions: Vec<SourcePosition>,
 }
@@ -131,6 +170,56 @@ pub struct Row {
     pub key: String,
     /// The row itself.
     pub image: String,
+}
+
+/// Rows that were asked for by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundRows {
+    /// The rows' images, one for each key and in their order; none where there is no row.
+    pub images: Vec<Option<Span>>,
+    /// What the spans are spans of.
+    pub texts: Texts,
+}
+
+/// An event as the log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the log, from 1.
+    pub sequence: u64,
+    /// In ms since 1970.
+    pub timestamp_ms: u64,
+    /// The table's name.
+    pub table: Span,
+    /// The row's key.
+    pub key: Span,
+    /// What happened.
+    pub operation: Operation,
+    /// The whole row before.
+    pub before: Option<Span>,
+    /// The whole row after.
+    pub after: Option<Span>,
+    /// The version of the table's schema.
+    pub schema_version: u32,
+    /// Where it came from.
+    pub origin: Option<OriginSpans>,
+}
+
+impl Entry {
+    /// The event with its texts.
+    pub fn event(&self, texts: &Texts) -> Result<Event, StoreError> {
+        let text = |span| texts.text(span).map(str::to_owned);
+        Ok(Event {
+            sequence: self.sequence,
+            timestamp_ms: self.timestamp_ms,
+            table: text(self.table)?,
+            key: text(self.key)?,
+            operation: self.operation,
+            before: self.before.map(text).transpose()?,
+            after: self.after.map(text).transpose()?,
+            schema_version: self.schema_version,
+            origin: self.origin.map(|origin| origin.origin(texts)).transpose()?,
+        })
+    }
 }
 
 /// Which events to read. Every condition given must hold.
@@ -160,7 +249,9 @@ pub struct EventRange {
 #[derive(Clone, Debug, Default)]
 pub struct EventSlice {
     /// The events.
-    pub events: Vec<Event>,
+    pub entries: Vec<Entry>,
+    /// What the spans of the entries are spans of.
+    pub texts: Texts,
     /// Whether there is nothing more in the range.
     pub complete: bool,
 }
@@ -209,8 +300,8 @@ pub trait Store {
     fn settings(&self) -> Settings;
     /// The newest point.
     fn head(&self) -> Head;
-    /// Rows as of the head, one answer per key.
-    fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<String>>, StoreError>;
+    /// Rows as of the head, by keys that are spans of `texts`.
+    fn rows(&self, table: &str, keys: Vec<Span>, texts: Texts) -> Result<FoundRows, StoreError>;
     /// A table's newest schema as of the head.
     fn schema(&self, table: &str) -> Result<Option<TableSchema>, StoreError>;
     /// Writes a batch and answers its first event's sequence number.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cdc_host::sandbox::{
-    Action, Change, CompileWith, Component, Event, EventQuery, Instance, Operation, Order, SaveCursor, SchemaMode,
-    Selection, Settings, SubscribeError, built_in_component,
+    Action, Change, CompileWith, Component, Event, Instance, Operation, SaveCursor, SchemaMode, Selection, Settings,
+    SubscribeError, built_in_component,
 };
 use cdc_host::store::{Batch, MemoryStore, Store};
 
@@ -32,7 +32,7 @@ fn store(events: &[(&str, &str)]) -> Arc<MemoryStore> {
     let mut writer = Instance::new(component(), store.clone(), SETTINGS, None).unwrap();
     for (table, image) in events {
         let change = Change {
-            table: (*table).to_owned(),
+            table: (*table).into(),
             action: Action::Upsert,
             key: vec![],
             image: image.as_bytes().to_vec(),
@@ -60,16 +60,7 @@ fn selection(tables: &[&str], operations: &[Operation]) -> Selection {
 }
 
 fn events(instance: &mut Instance) -> Vec<Event> {
-    let query = EventQuery {
-        table: None,
-        operation: None,
-        key: None,
-        since: None,
-        after: Some(0),
-        limit: 1_000,
-        order: Order::Ascending,
-    };
-    instance.events(&query).unwrap().unwrap().events
+    instance.poll("everything", &selection(&[], &[]), 1_000).unwrap().unwrap().events
 }
 
 #[test]

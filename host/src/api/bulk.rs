@@ -5,6 +5,7 @@
 //! read nothing before they have sent everything.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cdc_rest::{BulkWriter, Code, Line, LineSplitter, Problem, TableName};
@@ -101,7 +102,7 @@ struct Interrupted;
 /// One load under way.
 struct Load<'a> {
     api: &'a Api,
-    table: &'a TableName,
+    table: Arc<str>,
     action: Action,
     batch: Vec<Change>,
     batch_bytes: usize,
@@ -112,10 +113,10 @@ struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn new(api: &'a Api, table: &'a TableName, action: Action) -> Self {
+    fn new(api: &'a Api, table: &TableName, action: Action) -> Self {
         Self {
             api,
-            table,
+            table: table.as_str().into(),
             action,
             batch: Vec::new(),
             batch_bytes: 0,
@@ -134,7 +135,7 @@ impl<'a> Load<'a> {
     async fn row(&mut self, row: &[u8]) -> Result<(), Interrupted> {
         self.batch_bytes += row.len();
         self.batch.push(Change {
-            table: self.table.as_str().to_owned(),
+            table: self.table.clone(),
             action: self.action,
             key: Vec::new(),
             image: row.to_vec(),

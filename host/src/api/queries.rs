@@ -6,7 +6,8 @@ use cdc_rest::{
 
 use super::{Api, Outcome, full, json, problems};
 use crate::sandbox::{
-    Column, ColumnType, EngineError, Event, EventPage, EventQuery, Instance, Operation, Order, QueryError, TableSchema,
+    Column, ColumnType, EngineError, EventPage, EventQuery, EventView, Instance, Operation, Order, QueryError,
+    TableSchema,
 };
 
 /// Up to this many events a query is answered on the thread that reads requests; more take long enough to be worth a
@@ -107,35 +108,33 @@ impl Api {
 }
 
 fn render(page: &EventPage) -> Vec<u8> {
-    let images =
-        |event: &Event| event.before.as_ref().map_or(0, String::len) + event.after.as_ref().map_or(0, String::len);
-    let mut out = Vec::with_capacity(128 + page.events.iter().map(|event| images(event) + 256).sum::<usize>());
+    let mut out = Vec::with_capacity(128 + page.text_bytes() + page.len() * 256);
     let mut writer = EventsWriter::begin(&mut out);
-    for event in &page.events {
-        writer.event(&mut out, &event_ref(event));
+    for event in page.events() {
+        writer.event(&mut out, &event_ref(&event));
     }
     writer.end(&mut out, page.next_after, page.bounds.oldest);
     out
 }
 
-fn event_ref(event: &Event) -> EventRef<'_> {
+fn event_ref<'a>(event: &EventView<'a>) -> EventRef<'a> {
     EventRef {
         sequence: event.sequence,
-        timestamp_ms: event.timestamp,
-        table: &event.table,
+        timestamp_ms: event.timestamp_ms,
+        table: event.table,
         operation: match event.operation {
             Operation::Insert => cdc_rest::Operation::Insert,
             Operation::Update => cdc_rest::Operation::Update,
             Operation::Delete => cdc_rest::Operation::Delete,
             Operation::Truncate => cdc_rest::Operation::Truncate,
         },
-        before: event.before.as_deref().map(str::as_bytes),
-        after: event.after.as_deref().map(str::as_bytes),
+        before: event.before,
+        after: event.after,
         schema_version: event.schema_version,
-        origin: event.origin.as_ref().map(|origin| OriginRef {
-            source: &origin.source,
-            transaction: origin.transaction.as_deref(),
-            position: origin.position.as_deref(),
+        origin: event.origin.map(|origin| OriginRef {
+            source: origin.source,
+            transaction: origin.transaction,
+            position: origin.position,
             snapshot: origin.snapshot,
         }),
     }

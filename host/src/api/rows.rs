@@ -18,18 +18,18 @@ impl Api {
             InsertBody::Row(row) if row.len() == body.len() => body,
             InsertBody::Row(row) => row.to_vec(),
         };
-        self.change(Change { table: table.into_string(), action, key: Vec::new(), image, origin: None }).await
+        self.change(Change { table: table.as_str().into(), action, key: Vec::new(), image, origin: None }).await
     }
 
     /// `PUT /data/:table/:key`.
     pub(super) async fn update(&self, table: TableName, key: RowKey, upsert: bool, image: Vec<u8>) -> Outcome {
         let action = if upsert { Action::Upsert } else { Action::Update };
-        self.change(Change { table: table.into_string(), action, key: key.into_parts(), image, origin: None }).await
+        self.change(Change { table: table.as_str().into(), action, key: key.into_parts(), image, origin: None }).await
     }
 
     /// `DELETE /data/:table/:key`.
     pub(super) async fn delete(&self, table: TableName, key: RowKey) -> Outcome {
-        let (table, key) = (table.into_string(), key.into_parts());
+        let (table, key) = (table.as_str().into(), key.into_parts());
         self.change(Change { table, action: Action::Delete, key, image: Vec::new(), origin: None }).await
     }
 

@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::bindings::cdc::engine::store as wit;
 use super::bindings::cdc::event::types::{self, TableSchema};
 use super::schema_json;
+use super::texts::Packer;
 use crate::store::{self, Store};
 
 /// Moves a subscription's cursor durably: the one write that a reading instance may ask for.
@@ -124,51 +125,104 @@ pub(super) fn stored_operation(operation: types::Operation) -> store::Operation 
     }
 }
 
-fn entry(event: &store::Event) -> Result<wit::Entry, store::StoreError> {
-    let write = &event.write;
-    Ok(wit::Entry {
-        sequence: event.sequence,
-        timestamp: event.timestamp_ms,
-        table: write.table.to_string(),
-        key: text(&write.key)?,
-        operation: operation(write.operation),
-        before: optional_text(write.before.as_ref())?,
-        after: optional_text(write.after.as_ref())?,
-        schema_version: write.schema_version,
-        origin: write.origin.as_ref().map(|origin| types::Origin {
-            source: origin.source.clone(),
-            transaction: origin.transaction.clone(),
-            position: origin.position.clone(),
-            snapshot: origin.snapshot,
-        }),
-    })
-}
-
-/// The component's batch as the store takes it: strings become shared bytes without a copy.
-fn batch(batch: wit::Batch) -> Result<store::Batch, store::StoreError> {
-    let mut table: Arc<str> = Arc::from("");
-    let writes = batch.writes.into_iter().map(|write| {
-        if *table != *write.table {
-            table = write.table.into();
-        }
-        store::Write {
-            table: table.clone(),
-            key: write.key.into(),
-            operation: stored_operation(write.operation),
-            before: write.before.map(Bytes::from),
-            after: write.after.map(Bytes::from),
+/// Events as the component takes them. Their bytes are what was written: whoever needs them to be text looks.
+fn slice(slice: &store::EventSlice) -> wit::EventSlice {
+    let image = |image: &Option<Bytes>| image.as_ref().map_or(0, Bytes::len);
+    let bytes = |event: &store::Event| event.write.key.len() + image(&event.write.before) + image(&event.write.after);
+    let mut texts = Packer::with_capacity(slice.events.iter().map(bytes).sum::<usize>() + 256);
+    let mut table: Option<(&str, wit::Span)> = None;
+    let entries = slice.events.iter().map(|event| {
+        let write = &event.write;
+        let name = match table {
+            Some((name, span)) if *name == *write.table => span,
+            _ => texts.push(write.table.as_bytes()),
+        };
+        table = Some((&write.table, name));
+        wit::Entry {
+            sequence: event.sequence,
+            timestamp: event.timestamp_ms,
+            table: name,
+            key: texts.push(&write.key),
+            operation: operation(write.operation),
+            before: write.before.as_ref().map(|image| texts.push(image)),
+            after: write.after.as_ref().map(|image| texts.push(image)),
             schema_version: write.schema_version,
-            origin: write.origin.map(|origin| {
-                Arc::new(store::Origin {
-                    source: origin.source,
-                    transaction: origin.transaction,
-                    position: origin.position,
-                    snapshot: origin.snapshot,
-                })
+            origin: write.origin.as_ref().map(|origin| wit::OriginSpans {
+                source: texts.push(origin.source.as_bytes()),
+                transaction: origin.transaction.as_ref().map(|text| texts.push(text.as_bytes())),
+                position: origin.position.as_ref().map(|text| texts.push(text.as_bytes())),
+                snapshot: origin.snapshot,
             }),
         }
     });
-    let writes = writes.collect();
+    let entries = entries.collect();
+    wit::EventSlice { entries, texts: texts.into_bytes(), complete: slice.complete }
+}
+
+/// Texts that the component gave: UTF-8, so that every text cut out of them on its characters' bounds is.
+struct Given(Bytes);
+
+impl Given {
+    fn new(texts: Vec<u8>) -> Result<Self, store::StoreError> {
+        match std::str::from_utf8(&texts) {
+            Ok(_) => Ok(Self(texts.into())),
+            Err(_) => Err(wrong_span()),
+        }
+    }
+
+    fn range(&self, span: wit::Span) -> Result<std::ops::Range<usize>, store::StoreError> {
+        let range = span.offset as usize..span.offset as usize + span.length as usize;
+        // A byte that goes on with a character (10xxxxxx) is no place to cut.
+        let is_bound = |at: usize| at == self.0.len() || self.0.get(at).is_some_and(|&byte| byte & 0xC0 != 0x80);
+        if is_bound(range.start) && is_bound(range.end) { Ok(range) } else { Err(wrong_span()) }
+    }
+
+    /// A text as shared bytes, without a copy.
+    fn bytes(&self, span: wit::Span) -> Result<Bytes, store::StoreError> {
+        Ok(self.0.slice(self.range(span)?))
+    }
+
+    fn text(&self, span: wit::Span) -> Result<&str, store::StoreError> {
+        std::str::from_utf8(&self.0[self.range(span)?]).map_err(|_| wrong_span())
+    }
+}
+
+fn wrong_span() -> store::StoreError {
+    store::StoreError::Failed("the engine gave a span that is none of its texts".into())
+}
+
+/// The component's batch as the store takes it: texts become shared bytes without a copy.
+fn batch(batch: wit::Batch) -> Result<store::Batch, store::StoreError> {
+    let texts = Given::new(batch.texts)?;
+    let mut table: Option<(wit::Span, Arc<str>)> = None;
+    let mut writes = Vec::with_capacity(batch.writes.len());
+    for write in batch.writes {
+        let name = match &table {
+            Some((span, name)) if (span.offset, span.length) == (write.table.offset, write.table.length) => {
+                name.clone()
+            }
+            _ => texts.text(write.table)?.into(),
+        };
+        table = Some((write.table, name.clone()));
+        let origin = match write.origin {
+            None => None,
+            Some(origin) => Some(Arc::new(store::Origin {
+                source: texts.text(origin.source)?.to_owned(),
+                transaction: origin.transaction.map(|span| texts.text(span).map(str::to_owned)).transpose()?,
+                position: origin.position.map(|span| texts.text(span).map(str::to_owned)).transpose()?,
+                snapshot: origin.snapshot,
+            })),
+        };
+        writes.push(store::Write {
+            table: name,
+            key: texts.bytes(write.key)?,
+            operation: stored_operation(write.operation),
+            before: write.before.map(|span| texts.bytes(span)).transpose()?,
+            after: write.after.map(|span| texts.bytes(span)).transpose()?,
+            schema_version: write.schema_version,
+            origin,
+        });
+    }
     let schemas = batch.schemas.iter().map(|schema| {
         let definition = schema_json::encode(schema)
             .map_err(|error| store::StoreError::Failed(format!("a schema cannot be encoded: {error}").into()))?;
@@ -204,9 +258,14 @@ impl wit::Host for InstanceState {
         })
     }
 
-    fn rows(&mut self, table: String, keys: Vec<String>) -> Answer<Vec<Option<String>>> {
-        let rows = self.store.head_rows(&table, &keys);
-        answer(rows.and_then(|rows| rows.iter().map(|row| optional_text(row.as_ref())).collect()))
+    fn rows(&mut self, table: String, keys: Vec<wit::Span>, texts: Vec<u8>) -> Answer<wit::FoundRows> {
+        answer(Given::new(texts).and_then(|texts| {
+            let keys: Vec<&str> = keys.into_iter().map(|key| texts.text(key)).collect::<Result<_, _>>()?;
+            let rows = self.store.head_rows(&table, &keys)?;
+            let mut found = Packer::with_capacity(rows.iter().flatten().map(Bytes::len).sum());
+            let images = rows.iter().map(|row| row.as_ref().map(|image| found.push(image))).collect();
+            Ok(wit::FoundRows { images, texts: found.into_bytes() })
+        }))
     }
 
     fn schema(&mut self, table: String) -> Answer<Option<TableSchema>> {
@@ -264,7 +323,7 @@ impl wit::HostView for InstanceState {
     }
 
     fn events(&mut self, view: Resource<StoreView>, range: wit::EventRange) -> Answer<wit::EventSlice> {
-        let slice = self.view(&view)?.events(&store::EventRange {
+        let found = self.view(&view)?.events(&store::EventRange {
             after: range.after,
             until: range.until,
             since_ms: range.since,
@@ -275,10 +334,7 @@ impl wit::HostView for InstanceState {
             max_bytes: range.max_bytes as usize,
             newest_first: range.newest_first,
         });
-        answer(slice.and_then(|slice| {
-            let events = slice.events.iter().map(entry).collect::<Result<_, _>>()?;
-            Ok(wit::EventSlice { events, complete: slice.complete })
-        }))
+        answer(found.map(|found| slice(&found)))
     }
 
     fn schema(

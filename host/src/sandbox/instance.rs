@@ -6,6 +6,7 @@ use wasmtime::component::ResourceAny;
 
 use super::bindings::{self, exports::cdc::engine as exports};
 use super::imports::{InstanceState, SaveCursor};
+use super::texts::pack;
 use super::{
     Captured, Change, Component, Declaration, DeclareError, Delivery, Event, EventPage, EventQuery, QueryError,
     ReplayReport, Selection, Settings, SnapshotError, SnapshotInfo, SourcePosition, Statistics, SubscribeError,
@@ -28,6 +29,12 @@ pub enum EngineError {
         call: &'static str,
         /// The trap, with the component's own backtrace.
         source: wasmtime::Error,
+    },
+    /// The component answered what it must not. The instance is of no more use.
+    #[error("the engine's answer in {call} has a span that is none of its texts")]
+    WrongAnswer {
+        /// The function that was called.
+        call: &'static str,
     },
 }
 
@@ -76,7 +83,9 @@ impl Instance {
     ) -> Result<(Result<Captured, WitStoreError>, Option<Batch>), EngineError> {
         self.store.data_mut().committed = None;
         let capture = self.engine.cdc_engine_capture();
-        let captured = capture.call_capture(&mut self.store, changes, positions).map_err(trapped("capture.capture"))?;
+        let (changes, texts) = pack(changes);
+        let captured =
+            capture.call_capture(&mut self.store, &changes, &texts, positions).map_err(trapped("capture.capture"))?;
         Ok((captured, self.store.data_mut().committed.take()))
     }
 
@@ -93,7 +102,13 @@ impl Instance {
 
     /// `query.events`.
     pub fn events(&mut self, query: &EventQuery) -> Result<Result<EventPage, QueryError>, EngineError> {
-        self.engine.cdc_engine_query().call_events(&mut self.store, query).map_err(trapped("query.events"))
+        let query_interface = self.engine.cdc_engine_query();
+        let page = query_interface.call_events(&mut self.store, query).map_err(trapped("query.events"))?;
+        match page.map(EventPage::checked) {
+            Ok(Some(page)) => Ok(Ok(page)),
+            Ok(None) => Err(EngineError::WrongAnswer { call: "query.events" }),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     /// `query.row`.

@@ -66,7 +66,7 @@ fn empty_store_is_before_the_first_event(store: &dyn Store) {
     assert!(view.schemas().is_empty() && view.schema("t", None).is_none() && view.schema_history("t").is_empty());
     assert_eq!(view.counters(), Counters::default());
     assert_eq!((view.cursor("s"), view.position("p")), (None, None));
-    assert_eq!(store.head_rows("t", &["k".into()]).unwrap(), [None]);
+    assert_eq!(store.head_rows("t", &["k"]).unwrap(), [None]);
 }
 
 fn sequence_numbers_start_at_one_without_a_gap(store: &dyn Store) {
@@ -122,7 +122,7 @@ fn rows_follow_events(store: &dyn Store) {
         batch(2, vec![write("t", "a", Operation::Update, Some("2")), write("t", "b", Operation::Delete, None)]),
     )
     .unwrap();
-    let keys = ["b".to_owned(), "a".into(), "none".into()];
+    let keys = ["b", "a", "none"];
     assert_eq!(store.head_rows("t", &keys).unwrap(), [None, Some(text("2")), None]);
     let view = store.view().unwrap();
     assert_eq!(view.row("t", "a").unwrap(), Some(text("2")));
@@ -241,7 +241,7 @@ fn batches_are_done_in_order_and_seen_when_done(store: &dyn Store) {
         let writes = vec![insert("t", &format!("{i}"), "1"), insert("t", &format!("{i}b"), "1")];
         assert_eq!(store.append(Arc::new(batch(i, writes)), done).unwrap(), i * 2 + 1);
         assert_eq!(store.head().sequence, i * 2 + 2);
-        let rows = store.head_rows("t", &[format!("{i}")]).unwrap();
+        let rows = store.head_rows("t", &[format!("{i}").as_str()]).unwrap();
         assert_eq!(rows, [Some(text("1"))], "the head shows what is staged");
     }
     for i in 0..500 {

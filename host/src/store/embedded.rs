@@ -266,7 +266,7 @@ impl Store for EmbeddedStore {
         self.shared.lock_head().version.facts.head()
     }
 
-    fn head_rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+    fn head_rows(&self, table: &str, keys: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError> {
         let (table, rows) = {
             let version = &self.shared.lock_head().version;
             (version.facts.table_id(table), version.rows.clone())

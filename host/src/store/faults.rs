@@ -182,7 +182,7 @@ fn a_full_disk_gives_up_what_is_staged_and_nothing_else() {
             assert!(matches!(fate(&third), Err(StoreError::GivenUp(_))));
             assert_eq!((store.head().sequence, store.head().tables), (2, 1));
             assert!(store.head().schema_generation > generation);
-            let keys = ["b".to_owned(), "c".into()];
+            let keys = ["b", "c"];
             assert_eq!(store.head_rows("t", &keys).unwrap(), [Some(text("2")), None]);
             assert!(store.head_schema("u").is_none());
             assert!(store.failed().is_none());

@@ -55,7 +55,7 @@ impl Store for MemoryStore {
         self.lock().version.facts.head()
     }
 
-    fn head_rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+    fn head_rows(&self, table: &str, keys: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError> {
         let state = self.lock();
         let Some(table) = state.version.facts.table_id(table) else { return Ok(vec![None; keys.len()]) };
         state.version.rows.get_all(table, keys)

@@ -260,7 +260,7 @@ pub trait Store: Send + Sync + Debug {
     fn head(&self) -> Head;
 
     /// Row images as of `head`, one per key in order.
-    fn head_rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError>;
+    fn head_rows(&self, table: &str, keys: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError>;
 
     /// A table's newest schema as of `head`.
     fn head_schema(&self, table: &str) -> Option<SchemaVersion>;

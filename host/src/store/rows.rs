@@ -111,10 +111,12 @@ impl Rows {
         Self { active: Overlay::default(), sealed: None, base }
     }
 
-    /// Takes in one write of a batch.
+    /// Takes in one write of a batch. Its texts are copied: they are parts of the batch's one block, which a single row
+    /// would keep alive.
     pub(crate) fn apply(&mut self, table: u32, batch: &Batch, write: usize) {
         let write = &batch.writes[write];
-        self.active.apply(table, write.operation, &write.key, write.after.as_ref());
+        let after = write.after.as_ref().map(|image| Bytes::copy_from_slice(image));
+        self.active.apply(table, write.operation, &Bytes::copy_from_slice(&write.key), after.as_ref());
     }
 
     /// One row's image.
@@ -126,7 +128,7 @@ impl Rows {
     }
 
     /// The images of several rows, in the order of the keys given.
-    pub(crate) fn get_all(&self, table: u32, keys: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+    pub(crate) fn get_all(&self, table: u32, keys: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError> {
         let mut images = vec![None; keys.len()];
         let mut unknown = Vec::new();
         for (i, key) in keys.iter().enumerate() {
@@ -136,7 +138,7 @@ impl Rows {
             }
         }
         // Neighbours are often on one page.
-        unknown.sort_unstable_by(|a, b| keys[*a].cmp(&keys[*b]));
+        unknown.sort_unstable_by(|a, b| keys[*a].cmp(keys[*b]));
         let mut page = None;
         for i in unknown {
             images[i] = self.base.get(table, keys[i].as_bytes(), &mut page)?;

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 const MAX_DEPTH: usize = 128;
 
 pub(crate) fn json(data: &[u8]) {
-    let scanned = Image::scan(data.to_vec(), usize::MAX, MAX_DEPTH);
+    let scanned = Image::scan(data, usize::MAX, MAX_DEPTH);
     let text = std::str::from_utf8(data).ok();
     let text = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     match scanned {
@@ -24,7 +24,7 @@ pub(crate) fn json(data: &[u8]) {
             assert!(!has_lone_surrogate(text), "the row is taken and holds a lone surrogate");
             assert!(depth(text) <= MAX_DEPTH, "the row is taken and nests too deep");
             same(text, &image);
-            let again = Image::scan(image.text().as_bytes().to_vec(), usize::MAX, MAX_DEPTH);
+            let again = Image::scan(image.text().as_bytes(), usize::MAX, MAX_DEPTH);
             assert_eq!(again.expect("what was taken is taken again").text(), image.text());
         }
         Err(refusal) => match refusal.code {

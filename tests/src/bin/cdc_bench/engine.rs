@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use cdc_engine::capture as core;
 use cdc_engine::event::{ColumnType, Operation, TableSchema};
 use cdc_engine::store as core_store;
+use cdc_engine::texts::{Span, Texts};
 use cdc_host::sandbox::{self, CompileWith, Component, Instance};
 use cdc_host::store::{self, MemoryStore, Store};
 
@@ -96,10 +97,11 @@ impl Guest {
 
 impl Engine for Guest {
     fn capture(&mut self, changes: Vec<(bool, Vec<u8>)>) -> Duration {
+        let table: Arc<str> = Arc::from("users");
         let changes: Vec<sandbox::Change> = changes
             .into_iter()
             .map(|(update, image)| sandbox::Change {
-                table: "users".to_owned(),
+                table: table.clone(),
                 action: if update { sandbox::Action::Upsert } else { sandbox::Action::Insert },
                 key: Vec::new(),
                 image,
@@ -131,10 +133,10 @@ impl Native {
 impl Engine for Native {
     fn capture(&mut self, changes: Vec<(bool, Vec<u8>)>) -> Duration {
         let changes = changes
-            .into_iter()
+            .iter()
             .map(|(update, image)| core::Change {
-                table: "users".to_owned(),
-                action: if update { core::Action::Upsert } else { core::Action::Insert },
+                table: "users",
+                action: if *update { core::Action::Upsert } else { core::Action::Insert },
                 key: Vec::new(),
                 image,
                 origin: None,
@@ -160,6 +162,8 @@ impl Adapter {
     fn apply(&self) {
         let batch = self.committed.take().expect("events");
         let table: Arc<str> = Arc::from("users");
+        let texts = bytes::Bytes::from(batch.texts.into_bytes());
+        let text = |span: Span| texts.slice(span.offset as usize..(span.offset + span.length) as usize);
         let batch = store::Batch {
             timestamp_ms: batch.timestamp_ms,
             schemas: batch
@@ -176,15 +180,15 @@ impl Adapter {
                 .into_iter()
                 .map(|write| store::Write {
                     table: table.clone(),
-                    key: write.key.into(),
+                    key: text(write.key),
                     operation: match write.operation {
                         Operation::Insert => store::Operation::Insert,
                         Operation::Update => store::Operation::Update,
                         Operation::Delete => store::Operation::Delete,
                         Operation::Truncate => store::Operation::Truncate,
                     },
-                    before: write.before.map(Into::into),
-                    after: write.after.map(Into::into),
+                    before: write.before.map(text),
+                    after: write.after.map(text),
                     schema_version: write.schema_version,
                     origin: None,
                 })
@@ -212,9 +216,18 @@ impl core_store::Store for Adapter {
         }
     }
 
-    fn rows(&self, table: &str, keys: &[String]) -> Result<Vec<Option<String>>, core_store::StoreError> {
-        let rows = self.memory.head_rows(table, keys).expect("memory is sound");
-        Ok(rows.into_iter().map(|row| row.map(|image| std::str::from_utf8(&image).expect("text").to_owned())).collect())
+    fn rows(
+        &self,
+        table: &str,
+        keys: Vec<Span>,
+        texts: Texts,
+    ) -> Result<core_store::FoundRows, core_store::StoreError> {
+        let keys: Vec<&str> = keys.into_iter().map(|key| texts.text(key)).collect::<Result<_, _>>()?;
+        let rows = self.memory.head_rows(table, &keys).expect("memory is sound");
+        let mut texts = Texts::with_capacity(rows.iter().flatten().map(bytes::Bytes::len).sum());
+        let mut image = |image: &bytes::Bytes| texts.push(std::str::from_utf8(image).expect("text"));
+        let images = rows.iter().map(|row| row.as_ref().map(&mut image)).collect();
+        Ok(core_store::FoundRows { images, texts })
     }
 
     fn schema(&self, table: &str) -> Result<Option<TableSchema>, core_store::StoreError> {

@@ -1,0 +1,256 @@
+//! Texts on their way across the boundary: packed into one block going in, taken out of one coming back.
+//!
+//! Spans that come out of the component are looked at before they are used: a component may be wrong, and its embedder
+//! must not be.
+
+use std::sync::Arc;
+
+use super::bindings::cdc::engine::store as wit;
+use super::bindings::cdc::engine::store::{OriginSpans, Span};
+use super::bindings::cdc::event::types::{Operation, Origin};
+use super::bindings::exports::cdc::engine::capture as wit_capture;
+use super::bindings::exports::cdc::engine::query as wit_query;
+use super::{Action, Bounds};
+
+/// One change as a writer or source reports it: `wit/engine`'s `change` with its texts.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The table's name.
+    pub table: Arc<str>,
+    /// What is to happen to the row.
+    pub action: Action,
+    /// The key's columns as text, in key order; empty to take them from the image.
+    pub key: Vec<String>,
+    /// The row or the members to merge: a JSON object, as it came. Not looked at in a delete.
+    pub image: Vec<u8>,
+    /// Where it came from.
+    pub origin: Option<Origin>,
+}
+
+/// Texts end to end.
+pub(super) struct Packer(Vec<u8>);
+
+impl Packer {
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    /// Adds a text. Past 4 GiB spans would not be true any more; no instance has memory for so many.
+    pub(super) fn push(&mut self, text: &[u8]) -> Span {
+        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let span = Span { offset: number(self.0.len()), length: number(text.len()) };
+        self.0.extend_from_slice(text);
+        span
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Changes as the component takes them.
+pub(super) fn pack(changes: &[Change]) -> (Vec<wit_capture::Change>, Vec<u8>) {
+    let bytes: usize = changes.iter().map(|change| change.image.len()).sum();
+    let mut texts = Packer::with_capacity(bytes + 64);
+    let mut table: Option<(&Arc<str>, Span)> = None;
+    let packed = changes.iter().map(|change| {
+        // Changes of one table mostly come together; its name goes in once.
+        let name = match table {
+            Some((name, span)) if *name == change.table => span,
+            _ => texts.push(change.table.as_bytes()),
+        };
+        table = Some((&change.table, name));
+        wit_capture::Change {
+            table: name,
+            action: change.action,
+            key: (!change.key.is_empty()).then(|| change.key.iter().map(|part| texts.push(part.as_bytes())).collect()),
+            image: texts.push(&change.image),
+            origin: change.origin.as_ref().map(|origin| OriginSpans {
+                source: texts.push(origin.source.as_bytes()),
+                transaction: origin.transaction.as_ref().map(|text| texts.push(text.as_bytes())),
+                position: origin.position.as_ref().map(|text| texts.push(text.as_bytes())),
+                snapshot: origin.snapshot,
+            }),
+        }
+    });
+    let packed = packed.collect();
+    (packed, texts.into_bytes())
+}
+
+/// The bytes of a span.
+fn bytes(texts: &[u8], span: Span) -> Option<&[u8]> {
+    texts.get(span.offset as usize..)?.get(..span.length as usize)
+}
+
+/// One page of events, as the component answered it.
+#[derive(Clone, Debug)]
+pub struct EventPage {
+    entries: Vec<wit::Entry>,
+    texts: Vec<u8>,
+    /// Ask on with `after` set to this.
+    pub next_after: u64,
+    /// What the log holds.
+    pub bounds: Bounds,
+}
+
+/// An event of a page.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EventView<'a> {
+    /// Its place in the log.
+    pub sequence: u64,
+    /// In ms since 1970.
+    pub timestamp_ms: u64,
+    /// The table's name.
+    pub table: &'a str,
+    /// The row's key.
+    pub key: &'a str,
+    /// What happened.
+    pub operation: Operation,
+    /// The row before.
+    pub before: Option<&'a [u8]>,
+    /// The row after.
+    pub after: Option<&'a [u8]>,
+    /// The version of the table's schema.
+    pub schema_version: u32,
+    /// Where it came from.
+    pub origin: Option<OriginView<'a>>,
+}
+
+/// The origin of an event of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginView<'a> {
+    /// The source's name.
+    pub source: &'a str,
+    /// The source's transaction.
+    pub transaction: Option<&'a str>,
+    /// The source's position.
+    pub position: Option<&'a str>,
+    /// Whether the event is part of an initial snapshot.
+    pub snapshot: bool,
+}
+
+impl EventPage {
+    /// The page, if every span of it is one of its texts.
+    pub(super) fn checked(page: wit_query::EventPage) -> Option<Self> {
+        let page = Self { entries: page.entries, texts: page.texts, next_after: page.next_after, bounds: page.bounds };
+        page.entries.iter().all(|entry| page.view(entry).is_some()).then_some(page)
+    }
+
+    /// How many events there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many bytes its texts are.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// The events, in the order of the answer.
+    pub fn events(&self) -> impl Iterator<Item = EventView<'_>> {
+        // All were looked at when the page was made.
+        self.entries.iter().filter_map(|entry| self.view(entry))
+    }
+
+    fn view(&self, entry: &wit::Entry) -> Option<EventView<'_>> {
+        // A span is there or not; one that is there has to be right.
+        fn optional<T>(span: Option<Span>, found: impl FnOnce(Span) -> Option<T>) -> Option<Option<T>> {
+            span.map_or(Some(None), |span| found(span).map(Some))
+        }
+        let image = |span| bytes(&self.texts, span);
+        let text = |span| std::str::from_utf8(bytes(&self.texts, span)?).ok();
+        Some(EventView {
+            sequence: entry.sequence,
+            timestamp_ms: entry.timestamp,
+            table: text(entry.table)?,
+            key: text(entry.key)?,
+            operation: entry.operation,
+            before: optional(entry.before, image)?,
+            after: optional(entry.after, image)?,
+            schema_version: entry.schema_version,
+            origin: match entry.origin {
+                None => None,
+                Some(origin) => Some(OriginView {
+                    source: text(origin.source)?,
+                    transaction: optional(origin.transaction, text)?,
+                    position: optional(origin.position, text)?,
+                    snapshot: origin.snapshot,
+                }),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn span(offset: u32, length: u32) -> Span {
+        Span { offset, length }
+    }
+
+    fn page(table: Span, after: Span) -> Option<EventPage> {
+        let entry = wit::Entry {
+            sequence: 1,
+            timestamp: 2,
+            table,
+            key: span(5, 1),
+            operation: Operation::Insert,
+            before: None,
+            after: Some(after),
+            schema_version: 1,
+            origin: None,
+        };
+        EventPage::checked(wit_query::EventPage {
+            entries: vec![entry],
+            texts: b"\xc3\xa9t\xc3\xa9k{}".to_vec(),
+            next_after: 1,
+            bounds: Bounds { oldest: 1, newest: 1, newest_timestamp: 2 },
+        })
+    }
+
+    #[test]
+    fn a_page_shows_what_its_spans_name() {
+        let page = page(span(0, 5), span(6, 2)).unwrap();
+        let event = page.events().next().unwrap();
+        assert_eq!((event.table, event.key, event.after), ("été", "k", Some(&b"{}"[..])));
+    }
+
+    #[test]
+    fn a_page_whose_spans_are_wrong_is_none() {
+        for (table, after) in [
+            (span(0, 1), span(6, 2)),
+            (span(0, 5), span(6, 3)),
+            (span(0, 5), span(9, 0)),
+            (span(u32::MAX, u32::MAX), span(6, 2)),
+        ] {
+            assert!(page(table, after).is_none(), "{table:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn a_tables_name_is_packed_once_for_the_changes_that_stand_together() {
+        let change = |table: &str, key: &[&str]| Change {
+            table: table.into(),
+            action: Action::Upsert,
+            key: key.iter().map(|&part| part.to_owned()).collect(),
+            image: b"{}".to_vec(),
+            origin: None,
+        };
+        let (packed, texts) = pack(&[change("t", &[]), change("t", &["a", "b"]), change("u", &[])]);
+        assert_eq!(texts, b"t{}ab{}u{}");
+        assert!(packed[0].key.is_none());
+        let key: Vec<_> = packed[1].key.iter().flatten().map(|&part| bytes(&texts, part).unwrap()).collect();
+        assert_eq!(key, [b"a", b"b"]);
+    }
+}
