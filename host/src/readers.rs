@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::{Call, Metrics};
 use crate::sandbox::{Component, EngineError, Instance, SaveCursor, Settings};
-use crate::store::Store;
+use crate::store::{Bounds, Store};
 
 /// An instance that has grown past this is not kept: linear memory never shrinks.
 const KEEP_MEMORY_BYTES: usize = 8 << 20;
@@ -59,6 +59,12 @@ impl Readers {
             long: Arc::new(Semaphore::new(long)),
             metrics,
         }
+    }
+
+    /// What the log holds now; none when that cannot be read.
+    #[must_use]
+    pub fn bounds(&self) -> Option<Bounds> {
+        self.store.view().ok().map(|view| view.bounds())
     }
 
     /// A fresh instance.

@@ -5,7 +5,7 @@ use crate::query::{Parameters, not_allowed};
 use crate::{Limits, Operation, TableName};
 
 /// Which events. Every condition that is given must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EventQuery {
     /// Of this table.
     pub table: Option<TableName>,
@@ -24,7 +24,7 @@ pub struct EventQuery {
 }
 
 /// In which order events are answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Order {
     /// Oldest first: `asc`.
     #[default]

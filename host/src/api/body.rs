@@ -100,9 +100,9 @@ pub enum AnswerBody {
     Done,
 }
 
-impl From<Vec<u8>> for AnswerBody {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Full(Some(bytes.into()))
+impl From<Bytes> for AnswerBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Full(Some(bytes))
     }
 }
 

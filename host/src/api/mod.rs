@@ -5,6 +5,7 @@
 
 mod body;
 mod bulk;
+mod pages;
 mod problems;
 mod queries;
 mod rows;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cdc_rest::{BodyKind, Cors, InsertFormat, Limits, Problem, Request, RequestHead, route};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -51,6 +53,7 @@ pub struct Api {
     ingest: Ingest,
     readers: Arc<Readers>,
     metrics: Arc<Metrics>,
+    pages: pages::Pages,
     /// Set when the service stops: whoever balances load sends no more.
     draining: AtomicBool,
 }
@@ -59,7 +62,8 @@ impl Api {
     /// The API over this engine.
     #[must_use]
     pub fn new(options: ApiOptions, ingest: Ingest, readers: Arc<Readers>, metrics: Arc<Metrics>) -> Self {
-        Self { options, ingest, readers, metrics, draining: AtomicBool::new(false) }
+        let (pages, draining) = (pages::Pages::default(), AtomicBool::new(false));
+        Self { options, ingest, readers, metrics, pages, draining }
     }
 
     /// From now on `/readyz` says no.
@@ -158,8 +162,8 @@ impl Api {
 }
 
 /// An answer with a whole body.
-fn full(content_type: &'static str, bytes: Vec<u8>) -> Answer {
-    let mut answer = Response::new(AnswerBody::from(bytes));
+fn full(content_type: &'static str, bytes: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(AnswerBody::from(bytes.into()));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
@@ -172,7 +176,7 @@ fn json(write: impl FnOnce(&mut Vec<u8>)) -> Answer {
 }
 
 fn allowed(allow: &str) -> Answer {
-    let mut answer = Response::new(AnswerBody::from(Vec::new()));
+    let mut answer = Response::new(AnswerBody::from(Bytes::new()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     extend(answer.headers_mut(), [("allow", allow)].into_iter());
     answer

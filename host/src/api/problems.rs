@@ -16,7 +16,7 @@ const LATER_SECONDS: u32 = 30;
 pub(super) fn answer(problem: &Problem) -> Answer {
     let mut out = Vec::with_capacity(256);
     problem.write(&mut out);
-    let mut answer = Response::new(AnswerBody::from(out));
+    let mut answer = Response::new(AnswerBody::from(bytes::Bytes::from(out)));
     *answer.status_mut() = StatusCode::from_u16(problem.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     extend(answer.headers_mut(), problem.headers());
     answer

@@ -1,5 +1,6 @@
 //! Events, statistics and schemas.
 
+use bytes::Bytes;
 use cdc_rest::{
     EventRef, EventsWriter, OriginRef, TableName, write_schema, write_schema_history, write_schemas, write_statistics,
 };
@@ -16,7 +17,14 @@ const SHORT_PAGE: u32 = 1_000;
 
 impl Api {
     /// `GET /events`.
-    pub(super) async fn events(&self, query: cdc_rest::EventQuery) -> Outcome {
+    pub(super) async fn events(&self, asked: cdc_rest::EventQuery) -> Outcome {
+        if let Some(bounds) = self.readers.bounds()
+            && let Some(page) = self.pages.get(&asked, &bounds)
+        {
+            self.metrics.engine.pages_reused.inc();
+            return Ok(full(cdc_rest::JSON, page));
+        }
+        let query = asked.clone();
         let query = EventQuery {
             table: query.table.map(TableName::into_string),
             operation: query.operation.map(|operation| match operation {
@@ -43,7 +51,9 @@ impl Api {
                 .map_err(|error| problems::engine(&error))?
                 .map_err(|error| problems::query(error, ""))?
         };
-        Ok(full(cdc_rest::JSON, render(&page)))
+        let body = Bytes::from(render(&page));
+        self.pages.put(asked, page.bounds.oldest, page.bounds.newest, &body);
+        Ok(full(cdc_rest::JSON, body))
     }
 
     /// `GET /stats`.

@@ -89,6 +89,8 @@ pub struct EngineMetrics {
     calls: Labelled<Call, Histogram>,
     /// Calls that trapped; each cost an instance, which was replaced.
     pub traps: Counter,
+    /// Pages of events that were answered again without a call.
+    pub pages_reused: Counter,
     instances: Labelled<Role, Gauge>,
 }
 
@@ -180,10 +182,16 @@ fn register_engine(registry: &mut Registry) -> EngineMetrics {
     let engine = EngineMetrics {
         calls: Labelled::new("call", || Histogram::new(BUCKETS)),
         traps: Counter::default(),
+        pages_reused: Counter::default(),
         instances: Labelled::new("role", Gauge::default),
     };
     let calls = engine.calls.clone();
     registry.register_with_unit("engine_call", "Time in the engine component", Unit::Seconds, calls);
+    registry.register(
+        "engine_pages_reused",
+        "Pages of events that were answered again without a call, because the log was still the same",
+        engine.pages_reused.clone(),
+    );
     registry.register("engine_traps", "Calls that trapped and cost an instance", engine.traps.clone());
     registry.register("engine_instances", "Running engine instances", engine.instances.clone());
     engine
@@ -209,6 +217,7 @@ mod tests {
         metrics.ingest.queued.set(9);
         metrics.engine.called(Call::Capture, Duration::from_micros(40));
         metrics.engine.traps.inc();
+        metrics.engine.pages_reused.inc();
         let (_writer, _reader) = (metrics.engine.instance(Role::Writer), metrics.engine.instance(Role::Reader));
         // The process' own figures differ from run to run: only their names are compared.
         let text = metrics.encode();

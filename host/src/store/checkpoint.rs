@@ -353,6 +353,21 @@ fn write_facts(
     Ok(())
 }
 
+/// The page that was looked at last: its rows are those from its fence to where the next page begins.
+#[derive(Debug)]
+pub(crate) struct LastPage {
+    fence: Vec<u8>,
+    /// Not looked up for a page that only one key was looked for in.
+    end: Option<Vec<u8>>,
+    page: Bytes,
+}
+
+impl LastPage {
+    fn covers(&self, row: &[u8]) -> bool {
+        *row >= self.fence[..] && self.end.as_ref().is_some_and(|end| *row < end[..])
+    }
+}
+
 impl Base {
     /// Without any row.
     pub(crate) fn none() -> Self {
@@ -360,26 +375,33 @@ impl Base {
     }
 
     /// One row's image. Keeps the page that it looked at in `last`, for the next key of the same table.
-    pub(crate) fn get(
-        &self,
-        table: u32,
-        key: &[u8],
-        last: &mut Option<(Vec<u8>, Bytes)>,
-    ) -> Result<Option<Bytes>, StoreError> {
+    pub(crate) fn get(&self, table: u32, key: &[u8], last: &mut Option<LastPage>) -> Result<Option<Bytes>, StoreError> {
         let Some(rows) = &self.rows else { return Ok(None) };
-        let (from, to) = (row_key(table, &[]), row_key(table, key));
+        let to = row_key(table, key);
+        if let Some(last) = last.as_ref().filter(|last| last.covers(&to)) {
+            return pages::find(&last.page, key).map_err(|Damage(reason)| self.damaged(reason));
+        }
+        let from = row_key(table, &[]);
         let found = rows.range(&from[..]..=&to[..]).map_err(|error| self.unreadable(error))?.next_back();
         let Some(found) = found else { return Ok(None) };
         let (fence, page) = found.map_err(|error| self.unreadable(error))?;
-        let page = match last {
-            Some((known, page)) if known[..] == *fence.value() => page.clone(),
+        match last {
+            Some(last) if last.fence[..] == *fence.value() => {
+                // The second key of this page: there may be more of them, so it is worth knowing where it ends.
+                let end = row_key(table + 1, &[]);
+                let mut behind = rows.range(&last.fence[..]..&end[..]).map_err(|error| self.unreadable(error))?.skip(1);
+                last.end = Some(match behind.next() {
+                    Some(next) => next.map_err(|error| self.unreadable(error))?.0.value().to_vec(),
+                    None => end,
+                });
+            }
             _ => {
                 let page = pages::unpack(page.value()).map_err(|Damage(reason)| self.damaged(reason))?;
-                *last = Some((fence.value().to_vec(), page.clone()));
-                page
+                *last = Some(LastPage { fence: fence.value().to_vec(), end: None, page });
             }
-        };
-        pages::find(&page, key).map_err(|Damage(reason)| self.damaged(reason))
+        }
+        let Some(last) = last else { return Ok(None) };
+        pages::find(&last.page, key).map_err(|Damage(reason)| self.damaged(reason))
     }
 
     /// Rows in the order of their keys, after the given one.
