@@ -294,7 +294,7 @@ fn keyed<'a>(
 }
 
 fn member(image: &Image<'_>, column: &str) -> Option<usize> {
-    (0..image.len()).find(|&index| image.name(index) == column)
+    (0..image.len()).find(|&index| image.is_named(index, column))
 }
 
 /// A key given in parts must have as many as the table's key has columns.

@@ -86,6 +86,17 @@ impl<'a> Image<'a> {
         if member.escaped { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) }
     }
 
+    /// Whether a member has this name.
+    #[must_use]
+    pub fn is_named(&self, index: usize, name: &str) -> bool {
+        let member = self.members[index];
+        if member.escaped {
+            unescape(&self.text[span(member.name)]) == name
+        } else {
+            same(&self.text[span(member.name)], name)
+        }
+    }
+
     /// The value of a member, as text.
     #[must_use]
     pub fn value(&self, index: usize) -> &str {
@@ -121,6 +132,27 @@ impl<'a> Image<'a> {
     fn raw_name(&self, index: usize) -> &str {
         let member = self.members[index];
         &self.text[member.name.0 as usize - 1..member.value.0 as usize]
+    }
+}
+
+/// Whether two texts are the same. Names are short, and compiled to WebAssembly the comparison of the standard library is
+/// a call and a loop over bytes.
+#[must_use]
+pub fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    // The first and the last bytes, which overlap, are all there are.
+    let ends =
+        |bytes: &[u8]| Some((u64::from_le_bytes(*bytes.first_chunk()?), u64::from_le_bytes(*bytes.last_chunk()?)));
+    let short_ends =
+        |bytes: &[u8]| Some((u32::from_le_bytes(*bytes.first_chunk()?), u32::from_le_bytes(*bytes.last_chunk()?)));
+    match a.len() {
+        0..4 => a.iter().zip(b).all(|(a, b)| a == b),
+        4..8 => short_ends(a) == short_ends(b),
+        8..=16 => ends(a) == ends(b),
+        _ => a == b,
     }
 }
 
@@ -252,6 +284,9 @@ fn without_space(text: &str) -> String {
     compact
 }
 
+/// What a step of a scan comes to. Boxed, so that the usual outcome is handed on in a register.
+type Scanned<T> = Result<T, Box<Refusal>>;
+
 /// One pass over a JSON text. Nesting is counted, not recursed into: depth costs a byte each, never stack.
 struct Scanner<'a> {
     bytes: &'a [u8],
@@ -267,14 +302,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// The whole text as one object.
-    fn object(&mut self) -> Result<Vec<Member>, Refusal> {
+    fn object(&mut self) -> Scanned<Vec<Member>> {
         self.space();
         match self.peek() {
             Some(b'{') => {}
             Some(b'"' | b'[' | b't' | b'f' | b'n' | b'-' | b'0'..=b'9') => {
                 self.value()?;
                 self.end()?;
-                return Err(Refusal::new(RefusalCode::NotAnObject, "the row is not a JSON object"));
+                return Err(Box::new(Refusal::new(RefusalCode::NotAnObject, "the row is not a JSON object")));
             }
             None => return Err(self.wrong("a JSON object")),
             Some(_) => return Err(self.wrong("a JSON object")),
@@ -312,7 +347,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A member's name, its colon and the space around them; leaves off at the value.
-    fn name(&mut self) -> Result<((u32, u32), bool), Refusal> {
+    fn name(&mut self) -> Scanned<((u32, u32), bool)> {
         if self.peek() != Some(b'"') {
             return Err(self.wrong("a member name in quotes"));
         }
@@ -329,7 +364,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// One value of any kind, and everything in it.
-    fn value(&mut self) -> Result<(), Refusal> {
+    fn value(&mut self) -> Scanned<()> {
         // The containers that are open, one byte each: the closing bracket that each waits for.
         let mut open: Vec<u8> = Vec::new();
         loop {
@@ -339,9 +374,9 @@ impl<'a> Scanner<'a> {
                     self.string()?;
                 }
                 Some(b'-' | b'0'..=b'9') => self.number()?,
-                Some(b't') => self.word("true")?,
-                Some(b'f') => self.word("false")?,
-                Some(b'n') => self.word("null")?,
+                Some(b't') => self.word(b"true")?,
+                Some(b'f') => self.word(b"false")?,
+                Some(b'n') => self.word(b"null")?,
                 Some(bracket @ (b'{' | b'[')) => {
                     let closing = if bracket == b'{' { b'}' } else { b']' };
                     // The row itself is level 1.
@@ -386,7 +421,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A string with its quotes; answers whether it holds escapes.
-    fn string(&mut self) -> Result<bool, Refusal> {
+    fn string(&mut self) -> Scanned<bool> {
         self.at += 1;
         let mut escaped = false;
         loop {
@@ -428,7 +463,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn escape(&mut self) -> Result<(), Refusal> {
+    fn escape(&mut self) -> Scanned<()> {
         let start = self.at;
         self.at += 1;
         match self.peek() {
@@ -452,10 +487,10 @@ impl<'a> Scanner<'a> {
                     _ => false,
                 };
                 if lone {
-                    return Err(Refusal::new(
+                    return Err(Box::new(Refusal::new(
                         RefusalCode::InvalidJson,
                         format!("a lone surrogate stands at byte {start}: it is no character and cannot be stored"),
-                    ));
+                    )));
                 }
                 Ok(())
             }
@@ -463,7 +498,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn four_digits(&mut self) -> Result<u32, Refusal> {
+    fn four_digits(&mut self) -> Scanned<u32> {
         let mut unit = 0;
         for _ in 0..4 {
             let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16));
@@ -474,7 +509,7 @@ impl<'a> Scanner<'a> {
         Ok(unit)
     }
 
-    fn number(&mut self) -> Result<(), Refusal> {
+    fn number(&mut self) -> Scanned<()> {
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
@@ -497,7 +532,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn some_digits(&mut self) -> Result<(), Refusal> {
+    fn some_digits(&mut self) -> Scanned<()> {
         let start = self.at;
         self.digits();
         if self.at == start { Err(self.wrong("a digit")) } else { Ok(()) }
@@ -509,9 +544,9 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn word(&mut self, word: &str) -> Result<(), Refusal> {
-        if self.bytes[self.at..].starts_with(word.as_bytes()) {
-            self.at += word.len();
+    fn word<const N: usize>(&mut self, word: &[u8; N]) -> Scanned<()> {
+        if self.bytes[self.at..].first_chunk() == Some(word) {
+            self.at += N;
             Ok(())
         } else {
             Err(self.wrong("a value"))
@@ -525,7 +560,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn end(&mut self) -> Result<(), Refusal> {
+    fn end(&mut self) -> Scanned<()> {
         self.space();
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.wrong("the end")) }
     }
@@ -534,23 +569,25 @@ impl<'a> Scanner<'a> {
         self.bytes.get(self.at).copied()
     }
 
-    fn wrong(&self, expected: &str) -> Refusal {
+    #[cold]
+    fn wrong(&self, expected: &str) -> Box<Refusal> {
         let found = match self.peek() {
             None => "the end".to_owned(),
             Some(byte @ 0x21..=0x7E) => format!("`{}`", char::from(byte)),
             Some(byte) => format!("byte 0x{byte:02X}"),
         };
-        Refusal::new(
+        Box::new(Refusal::new(
             RefusalCode::InvalidJson,
             format!("the row is not JSON: expected {expected} at byte {}, found {found}", self.at),
-        )
+        ))
     }
 
-    fn too_deep(&self) -> Refusal {
-        Refusal::new(
+    #[cold]
+    fn too_deep(&self) -> Box<Refusal> {
+        Box::new(Refusal::new(
             RefusalCode::TooDeep,
             format!("the row nests deeper than {} levels (at byte {})", self.max_depth, self.at),
-        )
+        ))
     }
 }
 
@@ -593,6 +630,21 @@ mod tests {
                 for middle in ["\"", "\\x", "\u{0}", "\u{1f}", "\n"] {
                     assert!(scan(&row(middle)).is_err(), "{before}{middle:?}{after}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn texts_are_the_same_in_every_byte_or_not_at_all() {
+        let text = "abcdefghijklmnopqrstuvwxyz";
+        for length in 0..text.len() {
+            let one = &text[..length];
+            assert!(same(one, &one.to_owned()));
+            assert!(!same(one, &text[..=length]));
+            for at in 0..length {
+                let mut other = one.to_owned();
+                other.replace_range(at..=at, "_");
+                assert!(!same(one, &other), "{one} {other}");
             }
         }
     }

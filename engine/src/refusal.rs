@@ -54,6 +54,12 @@ pub struct Refusal {
     pub column: Option<String>,
 }
 
+impl From<Box<Self>> for Refusal {
+    fn from(boxed: Box<Self>) -> Self {
+        *boxed
+    }
+}
+
 impl Refusal {
     pub(crate) fn new(code: RefusalCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), column: None }

@@ -7,7 +7,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::event::{Column, ColumnType, TableSchema};
-use crate::image::Image;
+use crate::image::{Image, same};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::store::{SchemaMode, Settings};
 
@@ -56,11 +56,11 @@ impl Table {
     #[must_use]
     pub fn column(&self, name: &str, hint: usize) -> Option<usize> {
         let columns = &self.schema.columns;
-        if columns.get(hint).is_some_and(|column| column.name == name) {
+        if columns.get(hint).is_some_and(|column| same(&column.name, name)) {
             return Some(hint);
         }
         if self.by_name.is_empty() {
-            columns.iter().position(|column| column.name == name)
+            columns.iter().position(|column| same(&column.name, name))
         } else {
             self.by_name.get(name).copied()
         }
