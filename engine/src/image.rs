@@ -639,7 +639,7 @@ mod tests {
         let text = "abcdefghijklmnopqrstuvwxyz";
         for length in 0..text.len() {
             let one = &text[..length];
-            assert!(same(one, &one.to_owned()));
+            assert!(same(one, one));
             assert!(!same(one, &text[..=length]));
             for at in 0..length {
                 let mut other = one.to_owned();

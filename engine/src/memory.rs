@@ -1,4 +1,5 @@
 //! A store in memory for the core's own tests: whole states, copied for every view.
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

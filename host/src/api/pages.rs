@@ -110,8 +110,9 @@ mod tests {
         let page = Bytes::from(vec![b' '; PAGE_BYTES - ENTRY_BYTES]);
         for after in 0..1_000 {
             pages.put(query(after), 1, 1_000, &page);
-            assert!(pages.lock().bytes <= KEEP_BYTES);
-            assert_eq!(pages.lock().pages.len() * PAGE_BYTES, pages.lock().bytes);
+            let kept = pages.lock();
+            assert!(kept.bytes <= KEEP_BYTES);
+            assert_eq!(kept.pages.len() * PAGE_BYTES, kept.bytes);
         }
         assert!(pages.get(&query(999), &bounds(1, 1_000)).is_some());
         pages.put(query(0), 1, 1_000, &Bytes::from(vec![b' '; PAGE_BYTES]));

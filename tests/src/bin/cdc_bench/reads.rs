@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,10 +49,10 @@ fn change_some_rows(server: &Server, scale: Scale) {
     send("DELETE", scale.log_events / 1_000, "");
 }
 
-fn write_query(number: u64, out: &mut Vec<u8>) {
+fn write_query(number: u64, more: &str, out: &mut Vec<u8>) {
     const OPERATIONS: [&str; 3] = ["INSERT", "UPDATE", "DELETE"];
     let (table, operation) = (number % TABLES, OPERATIONS[(number % 3) as usize]);
-    write!(out, "GET /events?table=table_{table}&operation={operation}&limit=10 HTTP/1.1\r\nhost: bench\r\n\r\n")
+    write!(out, "GET /events?table=table_{table}&operation={operation}&limit=10{more} HTTP/1.1\r\nhost: bench\r\n\r\n")
         .unwrap();
 }
 
@@ -65,18 +65,27 @@ fn measure_queries(server: &Server, scale: Scale, table: &mut Table) {
     let hyper = Peer::bare_hyper(Some(&page_file));
 
     let mut one = Latencies::default();
-    let (mut rates, mut peer_rates) = (Vec::new(), Vec::new());
+    let (mut rates, mut peer_rates, mut new_rates) = (Vec::new(), Vec::new(), Vec::new());
+    // A query that was asked before is answered from memory while nothing is written; these never were.
+    let asked = AtomicU64::new(0);
+    let write_new_query = |number: u64, out: &mut Vec<u8>| {
+        let after = asked.fetch_add(1, Ordering::Relaxed) % (scale.log_events / 2);
+        write_query(number, &format!("&order=desc&after={after}"), out);
+    };
     for round in 0..=scale.rounds {
         let until = Until::Elapsed(scale.round);
         let run = |address, connections| {
-            load::run(address, connections, until, write_query).expect("the load runs").expect_all_good()
+            let write = |number: u64, out: &mut Vec<u8>| write_query(number, "", out);
+            load::run(address, connections, until, write).expect("the load runs").expect_all_good()
         };
-        let alone = run(server.address(), 1);
+        let alone = load::run(server.address(), 1, until, write_new_query).expect("the load runs").expect_all_good();
         let service = run(server.address(), 32);
+        let new = load::run(server.address(), 32, until, write_new_query).expect("the load runs").expect_all_good();
         let peer = run(hyper.address, 32);
         if round > 0 {
             one.merge(&alone.latencies);
             rates.push(service.per_second());
+            new_rates.push(new.per_second());
             peer_rates.push(peer.per_second());
         }
     }
@@ -95,6 +104,12 @@ fn measure_queries(server: &Server, scale: Scale, table: &mut Table) {
         format!("{}/s", grouped(peer_rate)),
         rate / peer_rate,
         0.5,
+    );
+    let new_rate = median(&new_rates);
+    table.note(
+        "the same with queries that nobody asked before",
+        format!("{}/s", grouped(new_rate)),
+        &format!("{:.2} of bare hyper", new_rate / peer_rate),
     );
 }
 
