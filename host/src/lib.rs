@@ -10,6 +10,7 @@ pub mod ingest;
 pub mod logging;
 pub mod metrics;
 pub mod readers;
+mod refused_heads;
 pub mod sandbox;
 pub mod server;
 pub mod store;

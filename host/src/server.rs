@@ -21,6 +21,7 @@ use tower_http::compression::predicate::SizeAbove;
 
 use crate::api::Api;
 use crate::metrics::Metrics;
+use crate::refused_heads::Explained;
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -101,8 +102,8 @@ async fn connection(
     let http2 = tokio::time::timeout(options.header_timeout, is_http2(&stream)).await??;
     let service = Compression::new(ApiService(api)).compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES));
     let service = TowerToHyperService::new(service);
-    let stream = TokioIo::new(stream);
     if http2 {
+        let stream = TokioIo::new(stream);
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
@@ -111,6 +112,7 @@ async fn connection(
             .max_header_list_size(64 << 10);
         watcher.watch(builder.serve_connection(stream, service)).await?;
     } else {
+        let stream = TokioIo::new(Explained::new(stream));
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder
             .timer(TokioTimer::new())

@@ -1,6 +1,7 @@
 //! The body of `PUT /schema/:table`.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::insert_body::trim;
@@ -25,6 +26,11 @@ struct Body<'a> {
     columns: Vec<&'a RawValue>,
     #[serde(rename = "primaryKey")]
     primary_key: Option<Vec<String>>,
+    /// As `GET /schema/:table` shows it, so that what was read can be changed and sent back.
+    name: Option<String>,
+    /// The same; versions are counted by the engine.
+    #[serde(rename = "version")]
+    _version: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -37,10 +43,15 @@ struct ColumnBody {
 }
 
 impl Declaration {
-    /// Takes a whole body. The key is `id` unless said otherwise, and a column is nullable unless it is said not to be
-    /// or belongs to the key.
-    pub fn parse(body: &[u8]) -> Result<Self, Problem> {
+    /// Takes a whole body, sent for a table. The key is `id` unless said otherwise, and a column is nullable unless it
+    /// is said not to be or belongs to the key. `name` may be there if it is the table's, and `version`, which is not
+    /// looked at: a schema can be sent back as it was read.
+    pub fn parse(body: &[u8], table: &str) -> Result<Self, Problem> {
         let body: Body<'_> = object(body, Code::InvalidSchema, "the declaration")?;
+        if let Some(name) = body.name.filter(|name| name != table) {
+            let message = format!("the declaration is of table `{}`, but sent for `{table}`", cut(name));
+            return Err(Problem::new(Code::InvalidSchema, message));
+        }
         let primary_key = body.primary_key.unwrap_or_else(|| vec!["id".to_owned()]);
         let columns = body.columns.iter().enumerate().map(|(at, raw)| {
             let what = format!("column {}", at + 1);
@@ -80,7 +91,7 @@ mod tests {
     use super::*;
 
     fn refusal(body: &str) -> Problem {
-        match Declaration::parse(body.as_bytes()) {
+        match Declaration::parse(body.as_bytes(), "t") {
             Ok(declaration) => panic!("{body} became {declaration:?}"),
             Err(problem) => problem,
         }
@@ -99,23 +110,33 @@ mod tests {
             ],
             primary_key: vec!["id".into()],
         };
-        assert_eq!(Declaration::parse(body), Ok(expected));
+        assert_eq!(Declaration::parse(body, "t"), Ok(expected));
     }
 
     #[test]
     fn a_key_may_be_composite_and_every_type_is_known() {
         let body = br#"{"primaryKey":["a","b"],"columns":[{"type":"any","name":"b"},{"name":"a","type":"object"},
             {"name":"c","type":"array","nullable":null}]}"#;
-        let declaration = Declaration::parse(body).unwrap_or_else(|problem| panic!("{problem}"));
+        let declaration = Declaration::parse(body, "t").unwrap_or_else(|problem| panic!("{problem}"));
         assert_eq!(declaration.primary_key, ["a", "b"]);
         assert_eq!(declaration.columns.iter().map(|column| column.nullable).collect::<Vec<_>>(), [false, false, true]);
     }
 
     #[test]
-    fn unknown_members_are_refused_by_name() {
-        let problem = refusal(r#"{"columns":[],"version":2}"#);
+    fn a_schema_is_taken_as_it_is_shown_but_for_its_own_table_only() {
+        let shown = r#"{"name":"t","columns":[{"name":"id","type":"any"}],"primaryKey":["id"],"version":3}"#;
+        assert!(Declaration::parse(shown.as_bytes(), "t").is_ok());
+        let problem = refusal(&shown.replace(r#""t""#, r#""u""#));
         assert_eq!(problem.code(), Code::InvalidSchema);
-        assert!(problem.detail().contains("unknown field `version`"), "{problem}");
+        assert!(problem.detail().contains("`u`") && problem.detail().contains("`t`"), "{problem}");
+        assert!(refusal(&shown.replace(r#""t""#, &format!("{:?}", "x".repeat(10_000)))).detail().len() < 400);
+    }
+
+    #[test]
+    fn unknown_members_are_refused_by_name() {
+        let problem = refusal(r#"{"columns":[],"indexes":2}"#);
+        assert_eq!(problem.code(), Code::InvalidSchema);
+        assert!(problem.detail().contains("unknown field `indexes`"), "{problem}");
         let problem = refusal(r#"{"columns":[{"name":"a","type":"string"},{"name":"b","type":"string","default":0}]}"#);
         assert!(problem.detail().contains("column 2") && problem.detail().contains("`default`"), "{problem}");
         assert!(refusal(&format!(r#"{{"{}":1}}"#, "x".repeat(10_000))).detail().len() < 400);

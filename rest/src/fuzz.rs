@@ -26,7 +26,7 @@ pub fn head(data: &[u8]) {
 pub fn body(data: &[u8]) {
     let limits = Limits { max_row_bytes: 16, max_rows: 16, ..Limits::default() };
     let _ = InsertBody::parse(data, &limits);
-    let _ = Declaration::parse(data);
+    let _ = Declaration::parse(data, "t");
     let _ = ReplayRequest::parse(data, &limits);
     if let Some((&chunk, stream)) = data.split_first() {
         let cut = lines(stream, usize::from(chunk).max(1), &limits);

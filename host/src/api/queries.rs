@@ -43,7 +43,7 @@ impl Api {
             },
         };
         let page = if query.limit <= SHORT_PAGE {
-            self.query(|instance| instance.events(&query), "").await?
+            self.query(|instance| instance.events(&query), "", problems::query).await?
         } else {
             let readers = self.readers.clone();
             let page = tokio::task::spawn_blocking(move || readers.run(|instance| instance.events(&query))).await;
@@ -58,7 +58,7 @@ impl Api {
 
     /// `GET /stats`.
     pub(super) async fn statistics(&self) -> Outcome {
-        let statistics = self.query(Instance::stats, "").await?;
+        let statistics = self.query(Instance::stats, "", problems::query).await?;
         Ok(json(|out| {
             write_statistics(
                 out,
@@ -81,39 +81,37 @@ impl Api {
 
     /// `GET /schemas`.
     pub(super) async fn schemas(&self) -> Outcome {
-        let schemas: Vec<_> = self.query(Instance::schemas, "").await?.into_iter().map(rest_schema).collect();
+        let schemas: Vec<_> =
+            self.query(Instance::schemas, "", problems::query).await?.into_iter().map(rest_schema).collect();
         Ok(json(|out| write_schemas(out, &schemas)))
     }
 
     /// `GET /schema/:table`.
     pub(super) async fn schema(&self, table: TableName, version: Option<u32>) -> Outcome {
-        let schema = self.schema_query(|instance| instance.schema(table.as_str(), version), table.as_str()).await?;
+        let schema = self
+            .query(|instance| instance.schema(table.as_str(), version), table.as_str(), problems::schema_query)
+            .await?;
         Ok(json(|out| write_schema(out, &rest_schema(schema))))
     }
 
     /// `GET /schema/:table/history`.
     pub(super) async fn schema_history(&self, table: TableName) -> Outcome {
-        let history = self.schema_query(|instance| instance.schema_history(table.as_str()), table.as_str()).await?;
+        let history = self
+            .query(|instance| instance.schema_history(table.as_str()), table.as_str(), problems::schema_query)
+            .await?;
         let history: Vec<_> = history.into_iter().map(rest_schema).collect();
         Ok(json(|out| write_schema_history(out, table.as_str(), &history)))
     }
 
+    /// Asks the engine about a table; `explain` says what an error means to the client.
     async fn query<T>(
         &self,
         call: impl FnOnce(&mut Instance) -> Result<Result<T, QueryError>, EngineError>,
         table: &str,
+        explain: fn(QueryError, &str) -> cdc_rest::Problem,
     ) -> Result<T, cdc_rest::Problem> {
         let answered = self.readers.short(call).await.map_err(|error| problems::engine(&error))?;
-        answered.map_err(|error| problems::query(error, table))
-    }
-
-    async fn schema_query<T>(
-        &self,
-        call: impl FnOnce(&mut Instance) -> Result<Result<T, QueryError>, EngineError>,
-        table: &str,
-    ) -> Result<T, cdc_rest::Problem> {
-        let answered = self.readers.short(call).await.map_err(|error| problems::engine(&error))?;
-        answered.map_err(|error| problems::schema_query(error, table))
+        answered.map_err(|error| explain(error, table))
     }
 }
 

@@ -55,7 +55,7 @@ impl Api {
 
     /// `PUT /schema/:table`.
     pub(super) async fn declare(&self, table: TableName, body: &[u8]) -> Outcome {
-        let declared = cdc_rest::Declaration::parse(body)?;
+        let declared = cdc_rest::Declaration::parse(body, table.as_str())?;
         let declaration = Declaration {
             name: table.into_string(),
             columns: declared.columns.into_iter().map(wit_column).collect(),

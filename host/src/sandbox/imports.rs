@@ -378,3 +378,50 @@ impl wit::HostView for InstanceState {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn span(offset: u32, length: u32) -> wit::Span {
+        wit::Span { offset, length }
+    }
+
+    #[test]
+    fn a_text_that_the_component_names_is_shared() {
+        let given = Given::new("été".as_bytes().to_vec()).unwrap();
+        assert_eq!(given.text(span(2, 3)).unwrap(), "té");
+        assert_eq!(given.bytes(span(0, 2)).unwrap(), "é".as_bytes());
+        assert_eq!(given.text(span(5, 0)).unwrap(), "");
+    }
+
+    #[test]
+    fn a_span_that_is_no_text_fails_the_call_and_nothing_is_written() {
+        assert!(matches!(Given::new(vec![0xff]), Err(store::StoreError::Failed(_))));
+        let given = Given::new("été".as_bytes().to_vec()).unwrap();
+        for wrong in [span(0, 1), span(1, 1), span(0, 6), span(6, 0), span(u32::MAX, u32::MAX)] {
+            assert!(matches!(given.bytes(wrong), Err(store::StoreError::Failed(_))), "{wrong:?}");
+            assert!(matches!(given.text(wrong), Err(store::StoreError::Failed(_))), "{wrong:?}");
+        }
+        let key = span(0, 6);
+        let write = wit::Write {
+            table: span(0, 5),
+            key,
+            operation: types::Operation::Insert,
+            before: None,
+            after: Some(span(0, 5)),
+            schema_version: 1,
+            origin: None,
+        };
+        let given = wit::Batch {
+            timestamp: 1,
+            schemas: Vec::new(),
+            writes: vec![write],
+            texts: "été".as_bytes().to_vec(),
+            positions: Vec::new(),
+        };
+        assert!(matches!(batch(given), Err(store::StoreError::Failed(_))));
+    }
+}
