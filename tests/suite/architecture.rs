@@ -15,7 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ingest", &["metrics", "sandbox", "store"]),
     ("readers", &["metrics", "sandbox", "store"]),
     ("api", &["ingest", "metrics", "readers", "sandbox", "store"]),
-    ("server", &["api", "metrics"]),
+    ("refused_heads", &[]),
+    ("server", &["api", "metrics", "refused_heads"]),
     ("app", &["api", "config", "ingest", "metrics", "readers", "sandbox", "server", "store"]),
 ];
 
