@@ -386,11 +386,10 @@ impl Rows {
 
     fn slot(&mut self, table: usize, key: &str) -> usize {
         let Self { slots, index, keys, .. } = self;
-        let key_of = |slot: &Slot| &keys[slot.key.0..slot.key.1];
         let found = index.entry(
             hash(table, key),
-            |&slot| slots[slot].table == table && key_of(&slots[slot]) == key,
-            |&slot| hash(slots[slot].table, key_of(&slots[slot])),
+            |&slot| slots[slot].table == table && key_of(keys, &slots[slot]) == key,
+            |&slot| hash(slots[slot].table, key_of(keys, &slots[slot])),
         );
         match found {
             hashbrown::hash_table::Entry::Occupied(found) => {
@@ -420,7 +419,7 @@ impl Rows {
                 continue;
             }
             let mut texts = Texts::with_capacity(self.keys.len());
-            let keys = places.iter().map(|&place| texts.push(key(&self.keys, &self.slots[place])));
+            let keys = places.iter().map(|&place| texts.push(key_of(&self.keys, &self.slots[place])));
             let keys: Vec<Span> = keys.collect();
             let found = store.rows(&tables[table].name, keys, texts)?;
             if found.images.len() != places.len() {
@@ -441,7 +440,7 @@ impl Rows {
 }
 
 /// A row's key, among all of them.
-fn key<'a>(keys: &'a str, slot: &Slot) -> &'a str {
+fn key_of<'a>(keys: &'a str, slot: &Slot) -> &'a str {
     &keys[slot.key.0..slot.key.1]
 }
 
@@ -470,7 +469,7 @@ impl Decision<'_> {
         let slot = &mut slots[change.row];
         slot.pending -= 1;
         let KnownTable { name, table } = &tables[change.table];
-        let key = key(keys, slot);
+        let key = key_of(keys, slot);
         let known = table.schema().version > 0;
         let exists = !matches!(slot.image, SlotImage::None);
         let operation = match change.action {
@@ -503,28 +502,23 @@ impl Decision<'_> {
             Some(image) => table.fit(image, whole, self.settings, &mut self.places)?,
             None => None,
         };
+        let mut damage = |reason: &dyn std::fmt::Display| {
+            let message = format!("the stored row {key:?} of `{name}` is damaged: {reason}");
+            self.damaged.get_or_insert_with(|| StoreError::Failed(message.clone()));
+            Refusal::new(RefusalCode::InvalidJson, message)
+        };
+        let stored = match slot.image {
+            SlotImage::Read(span) => Some(found[change.table].text(span).map_err(|error| damage(&error))?),
+            SlotImage::None | SlotImage::Written(_) => None,
+        };
         let after = match image {
             Some(patch) if operation == Operation::Update => {
                 let columns = widened.as_ref().unwrap_or(table.schema()).columns.len();
                 let text = match slot.image {
-                    SlotImage::None => Ok(""),
-                    SlotImage::Read(span) => found[change.table].text(span),
-                    SlotImage::Written(span) => self.texts.text(span),
+                    SlotImage::Written(span) => self.texts.text(span).map_err(|error| damage(&error))?,
+                    _ => stored.unwrap_or_default(),
                 };
-                let damage = |reason: &dyn std::fmt::Display| {
-                    StoreError::Failed(format!("the stored row {key:?} of `{name}` is damaged: {reason}"))
-                };
-                let row = match text
-                    .map_err(|error| damage(&error))
-                    .and_then(|text| Image::stored(text).map_err(|refusal| damage(&refusal)))
-                {
-                    Ok(row) => row,
-                    Err(error) => {
-                        let refusal = Refusal::new(RefusalCode::InvalidJson, error.to_string());
-                        self.damaged.get_or_insert(error);
-                        return Err(refusal);
-                    }
-                };
+                let row = Image::stored(text).map_err(|refusal| damage(&refusal))?;
                 merge(&row, patch, table, columns, &self.places, &mut self.merged);
                 Some(self.merged.as_str())
             }
@@ -540,20 +534,11 @@ impl Decision<'_> {
                 ),
             ));
         }
-        let before = match slot.image {
-            SlotImage::None => None,
-            SlotImage::Written(span) => Some(span),
-            SlotImage::Read(span) => match found[change.table].text(span) {
-                Ok(text) => Some(self.texts.push(text)),
-                Err(error) => {
-                    let refusal = Refusal::new(RefusalCode::InvalidJson, error.to_string());
-                    self.damaged.get_or_insert(error);
-                    return Err(refusal);
-                }
-            },
-        };
-
         // Accepted: from here on nothing can fail.
+        let before = match slot.image {
+            SlotImage::Written(span) => Some(span),
+            _ => stored.map(|row| self.texts.push(row)),
+        };
         let after = after.map(|after| self.texts.push(after));
         slot.image = after.map_or(SlotImage::None, SlotImage::Written);
         let table_name = *self.names[change.table].get_or_insert_with(|| self.texts.push(name));

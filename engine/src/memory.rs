@@ -111,6 +111,15 @@ pub(crate) struct Change {
     pub(crate) origin: Option<Origin>,
 }
 
+fn origin_ref(origin: &Origin) -> OriginRef<'_> {
+    OriginRef {
+        source: &origin.source,
+        transaction: origin.transaction.as_deref(),
+        position: origin.position.as_deref(),
+        snapshot: origin.snapshot,
+    }
+}
+
 impl Change {
     pub(crate) fn borrowed(&self) -> capture::Change<'_> {
         capture::Change {
@@ -118,12 +127,7 @@ impl Change {
             action: self.action,
             key: self.key.iter().map(String::as_str).collect(),
             image: &self.image,
-            origin: self.origin.as_ref().map(|origin| OriginRef {
-                source: &origin.source,
-                transaction: origin.transaction.as_deref(),
-                position: origin.position.as_deref(),
-                snapshot: origin.snapshot,
-            }),
+            origin: self.origin.as_ref().map(origin_ref),
         }
     }
 }
@@ -323,17 +327,7 @@ impl View for Rc<State> {
             before: event.before.as_ref().map(|image| texts.push(image)),
             after: event.after.as_ref().map(|image| texts.push(image)),
             schema_version: event.schema_version,
-            origin: event.origin.as_ref().map(|origin| {
-                OriginSpans::push(
-                    OriginRef {
-                        source: &origin.source,
-                        transaction: origin.transaction.as_deref(),
-                        position: origin.position.as_deref(),
-                        snapshot: origin.snapshot,
-                    },
-                    &mut texts,
-                )
-            }),
+            origin: event.origin.as_ref().map(|origin| OriginSpans::push(origin_ref(origin), &mut texts)),
         };
         let entries = found.iter().map(&mut entry).collect();
         Ok(EventSlice { entries, texts, complete })

@@ -20,6 +20,9 @@ pub(crate) struct Explained<S> {
     sent: usize,
 }
 
+/// The longest head that hyper is set up to take.
+pub(crate) const MAX_HEAD_BYTES: usize = 128 << 10;
+
 const NO_BODY: &[u8] = b"\r\ncontent-length: 0\r\n";
 
 /// What is said in place of these bytes, if they end with one of hyper's own refusals.
@@ -27,13 +30,14 @@ fn explained(bytes: &[u8]) -> Option<Vec<u8>> {
     if !bytes.ends_with(b"\r\n\r\n") {
         return None;
     }
-    let start = find(bytes, b"HTTP/1.", |found, at| found.max(Some(at)))?;
+    let version = b"HTTP/1.";
+    let start = bytes.windows(version.len()).rposition(|window| window == version)?;
     let head = &bytes[start..];
-    let no_body = find(head, NO_BODY, |found, at| found.or(Some(at)))?;
+    let no_body = head.windows(NO_BODY.len()).position(|window| window == NO_BODY)?;
     let (code, detail) = match head.get(9..12)? {
-        b"400" => (Code::MalformedRequest, "this is not a well-formed HTTP/1.1 request"),
-        b"414" => (Code::UriTooLong, "the path and query may have at most 65534 bytes"),
-        b"431" => (Code::HeadersTooLarge, "the head may have at most 131072 bytes and 100 fields"),
+        b"400" => (Code::MalformedRequest, "this is not a well-formed HTTP/1.1 request".to_owned()),
+        b"414" => (Code::UriTooLong, "the path and query may have at most 65534 bytes".to_owned()),
+        b"431" => (Code::HeadersTooLarge, format!("the head may have at most {MAX_HEAD_BYTES} bytes and 100 fields")),
         _ => return None,
     };
     let problem = Problem::new(code, format!("{detail}; the connection is closed"));
@@ -47,12 +51,6 @@ fn explained(bytes: &[u8]) -> Option<Vec<u8>> {
     out.extend_from_slice(&head[no_body + NO_BODY.len()..]);
     out.extend_from_slice(&body);
     Some(out)
-}
-
-/// Where a text is found, the first or the last place.
-fn find(bytes: &[u8], text: &[u8], choose: impl Fn(Option<usize>, usize) -> Option<usize>) -> Option<usize> {
-    let places = bytes.windows(text.len()).enumerate().filter(|(_, window)| *window == text);
-    places.fold(None, |found, (at, _)| choose(found, at))
 }
 
 impl<S: AsyncWrite + Unpin> Explained<S> {

@@ -21,7 +21,7 @@ use tower_http::compression::predicate::SizeAbove;
 
 use crate::api::Api;
 use crate::metrics::Metrics;
-use crate::refused_heads::Explained;
+use crate::refused_heads::{Explained, MAX_HEAD_BYTES};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -119,7 +119,7 @@ async fn connection(
             .header_read_timeout(options.header_timeout)
             // A client that has sent its request and closed its side still gets its answer.
             .half_close(true)
-            .max_buf_size(128 << 10);
+            .max_buf_size(MAX_HEAD_BYTES);
         watcher.watch(builder.serve_connection(stream, service)).await?;
     }
     Ok(())

@@ -130,28 +130,19 @@ fn slice(slice: &store::EventSlice) -> wit::EventSlice {
     let image = |image: &Option<Bytes>| image.as_ref().map_or(0, Bytes::len);
     let bytes = |event: &store::Event| event.write.key.len() + image(&event.write.before) + image(&event.write.after);
     let mut texts = Packer::with_capacity(slice.events.iter().map(bytes).sum::<usize>() + 256);
-    let mut table: Option<(&str, wit::Span)> = None;
     let entries = slice.events.iter().map(|event| {
         let write = &event.write;
-        let name = match table {
-            Some((name, span)) if *name == *write.table => span,
-            _ => texts.push(write.table.as_bytes()),
-        };
-        table = Some((&write.table, name));
         wit::Entry {
             sequence: event.sequence,
             timestamp: event.timestamp_ms,
-            table: name,
+            table: texts.table(&write.table),
             key: texts.push(&write.key),
             operation: operation(write.operation),
             before: write.before.as_ref().map(|image| texts.push(image)),
             after: write.after.as_ref().map(|image| texts.push(image)),
             schema_version: write.schema_version,
-            origin: write.origin.as_ref().map(|origin| wit::OriginSpans {
-                source: texts.push(origin.source.as_bytes()),
-                transaction: origin.transaction.as_ref().map(|text| texts.push(text.as_bytes())),
-                position: origin.position.as_ref().map(|text| texts.push(text.as_bytes())),
-                snapshot: origin.snapshot,
+            origin: write.origin.as_deref().map(|store::Origin { source, transaction, position, snapshot }| {
+                texts.origin(source, transaction.as_deref(), position.as_deref(), *snapshot)
             }),
         }
     });

@@ -28,23 +28,54 @@ pub struct Change {
 }
 
 /// Texts end to end.
-pub(super) struct Packer(Vec<u8>);
+pub(super) struct Packer {
+    texts: Vec<u8>,
+    /// The table's name that went in last.
+    table: Option<Span>,
+}
 
 impl Packer {
     pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
+        Self { texts: Vec::with_capacity(bytes), table: None }
+    }
+
+    /// A table's name. What is about one table mostly comes together, so the name goes in once for all of it.
+    pub(super) fn table(&mut self, name: &str) -> Span {
+        match self.table {
+            Some(span) if bytes(&self.texts, span) == Some(name.as_bytes()) => span,
+            _ => {
+                let span = self.push(name.as_bytes());
+                self.table = Some(span);
+                span
+            }
+        }
+    }
+
+    pub(super) fn origin(
+        &mut self,
+        source: &str,
+        transaction: Option<&str>,
+        position: Option<&str>,
+        snapshot: bool,
+    ) -> OriginSpans {
+        OriginSpans {
+            source: self.push(source.as_bytes()),
+            transaction: transaction.map(|text| self.push(text.as_bytes())),
+            position: position.map(|text| self.push(text.as_bytes())),
+            snapshot,
+        }
     }
 
     /// Adds a text. Past 4 GiB spans would not be true any more; no instance has memory for so many.
     pub(super) fn push(&mut self, text: &[u8]) -> Span {
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let span = Span { offset: number(self.0.len()), length: number(text.len()) };
-        self.0.extend_from_slice(text);
+        let span = Span { offset: number(self.texts.len()), length: number(text.len()) };
+        self.texts.extend_from_slice(text);
         span
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.0
+        self.texts
     }
 }
 
@@ -52,26 +83,14 @@ impl Packer {
 pub(super) fn pack(changes: &[Change]) -> (Vec<wit_capture::Change>, Vec<u8>) {
     let bytes: usize = changes.iter().map(|change| change.image.len()).sum();
     let mut texts = Packer::with_capacity(bytes + 64);
-    let mut table: Option<(&Arc<str>, Span)> = None;
-    let packed = changes.iter().map(|change| {
-        // Changes of one table mostly come together; its name goes in once.
-        let name = match table {
-            Some((name, span)) if *name == change.table => span,
-            _ => texts.push(change.table.as_bytes()),
-        };
-        table = Some((&change.table, name));
-        wit_capture::Change {
-            table: name,
-            action: change.action,
-            key: (!change.key.is_empty()).then(|| change.key.iter().map(|part| texts.push(part.as_bytes())).collect()),
-            image: texts.push(&change.image),
-            origin: change.origin.as_ref().map(|origin| OriginSpans {
-                source: texts.push(origin.source.as_bytes()),
-                transaction: origin.transaction.as_ref().map(|text| texts.push(text.as_bytes())),
-                position: origin.position.as_ref().map(|text| texts.push(text.as_bytes())),
-                snapshot: origin.snapshot,
-            }),
-        }
+    let packed = changes.iter().map(|change| wit_capture::Change {
+        table: texts.table(&change.table),
+        action: change.action,
+        key: (!change.key.is_empty()).then(|| change.key.iter().map(|part| texts.push(part.as_bytes())).collect()),
+        image: texts.push(&change.image),
+        origin: change.origin.as_ref().map(|Origin { source, transaction, position, snapshot }| {
+            texts.origin(source, transaction.as_deref(), position.as_deref(), *snapshot)
+        }),
     });
     let packed = packed.collect();
     (packed, texts.into_bytes())
