@@ -7,8 +7,10 @@
 //! Invariants:
 //! - Nothing is answered before it is durable.
 //! - Changes of one submission stay together and in order; submissions are captured in the order in which they came.
+//! - Records (documents and cursors) take effect in the order in which they came. They pass changes that wait.
 //! - A batch that makes the engine trap is captured again one submission at a time, so only the guilty one fails.
 
+mod records;
 mod writer;
 
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use crate::sandbox::{
     Change, Component, Declaration, DeclareError, EngineError, Refusal, SaveCursor, Settings, SourcePosition,
     TableSchema,
 };
-use crate::store::{Batch, Sequence, Store, StoreError, Write};
+use crate::store::{Batch, Document, Done, Sequence, Store, StoreError, Write};
 use writer::Writer;
 
 /// Why changes were not captured, none of them.
@@ -75,7 +77,16 @@ type Reply<T> = oneshot::Sender<Result<T, IngestError>>;
 enum Job {
     Changes { changes: Vec<Change>, positions: Vec<SourcePosition>, reply: Reply<Receipt>, room: OwnedSemaphorePermit },
     Declare { declaration: Declaration, reply: Reply<Result<TableSchema, DeclareError>> },
-    Cursor { subscription: String, acknowledged: Sequence, reply: mpsc::Sender<Result<(), StoreError>> },
+    Record(Record),
+}
+
+/// What a caller of `record` wants to be durable.
+struct Record {
+    documents: Vec<Document>,
+    cursors: Vec<(String, Sequence)>,
+    done: Done,
+    /// Whether it may wait a little for changes, to be durable with them.
+    may_wait: bool,
 }
 
 /// How ingest is set up.
@@ -162,15 +173,40 @@ impl Ingest {
         declared.await.unwrap_or(Err(IngestError::Stopping))
     }
 
+    /// Makes documents and cursors durable, all of them together or none, after every record that came before. `done`
+    /// is called once, from a thread of the store or of ingest (or from the caller's when the service is stopping), and
+    /// must not block. Records that wait are committed together, without a call of the engine, beside changes and never
+    /// in their way.
+    ///
+    /// It returns at once and refuses nothing for want of room. So that memory stays bounded, a caller has one record
+    /// outstanding: it waits for `done` before it records again.
+    pub fn record(&self, documents: Vec<Document>, cursors: Vec<(String, Sequence)>, done: Done) {
+        self.send_record(Record { documents, cursors, done, may_wait: false });
+    }
+
+    /// The same, for what is in no hurry: it waits some milliseconds for changes, so that a service that captures a
+    /// little at a time does not sync its log twice for each change.
+    pub fn record_soon(&self, documents: Vec<Document>, cursors: Vec<(String, Sequence)>, done: Done) {
+        self.send_record(Record { documents, cursors, done, may_wait: true });
+    }
+
+    fn send_record(&self, record: Record) {
+        let job = Job::Record(record);
+        if let Err(mpsc::SendError(Job::Record(refused))) = self.queue.send(job) {
+            (refused.done)(Err(stopping()));
+        }
+    }
+
     /// The door for cursors, for reading instances. It blocks until the cursor is durable.
     #[must_use]
     pub fn save_cursor(&self) -> SaveCursor {
-        let queue = self.queue.clone();
+        let ingest = self.clone();
         Arc::new(move |subscription, acknowledged| {
-            let gone = || StoreError::Failed("the service is stopping".into());
             let (reply, saved) = mpsc::channel();
-            queue.send(Job::Cursor { subscription, acknowledged, reply }).map_err(|_| gone())?;
-            saved.recv_timeout(Duration::from_secs(60)).map_err(|_| gone())?
+            // Whoever asked may have given up waiting.
+            let done = Box::new(move |result| drop(reply.send(result)));
+            ingest.record(Vec::new(), vec![(subscription, acknowledged)], done);
+            saved.recv_timeout(Duration::from_secs(60)).map_err(|_| stopping())?
         })
     }
 
@@ -178,5 +214,59 @@ impl Ingest {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.max_queue - self.room.available_permits().min(self.max_queue)
+    }
+}
+
+fn stopping() -> StoreError {
+    StoreError::Failed("the service is stopping".into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
+
+    use super::*;
+    use crate::metrics::StoreFigures;
+    use crate::sandbox::{CompileWith, SchemaMode};
+    use crate::store::MemoryStore;
+
+    #[test]
+    fn records_pass_a_queue_that_is_full_of_changes() {
+        let component = Component::load(None, None, &CompileWith::ThisProcess).unwrap();
+        let settings = Settings {
+            schema_mode: SchemaMode::Infer,
+            max_row_bytes: 1 << 20,
+            max_key_bytes: 512,
+            max_depth: 128,
+            max_columns: 1_000,
+            max_tables: 1_000,
+            max_name_bytes: 128,
+            max_past_keys: 1_000_000,
+        };
+        let store = MemoryStore::new();
+        let metrics = Arc::new(Metrics::new("0", Box::new(StoreFigures::default)));
+        let options = IngestOptions { max_batch: 10, max_queue: 3 };
+        let (ingest, thread) = Ingest::start(component, store.clone(), settings, &options, metrics).unwrap();
+        // As if three changes waited.
+        let full = ingest.room.clone().try_acquire_many_owned(3).unwrap();
+        assert_eq!(ingest.waiting(), 3);
+        let (tell, told) = mpsc::channel();
+        for i in 0..10u8 {
+            let tell = tell.clone();
+            let document = Document { collection: "c".into(), key: "k".into(), value: Some(vec![i].into()) };
+            let done = Box::new(move |outcome: Result<(), StoreError>| tell.send((i, outcome)).unwrap());
+            ingest.record(vec![document], vec![("s".into(), u64::from(i))], done);
+        }
+        for i in 0..10 {
+            let (which, outcome) = told.recv_timeout(Duration::from_secs(60)).unwrap();
+            outcome.unwrap();
+            assert_eq!(which, i);
+        }
+        ingest.save_cursor()("r".to_owned(), 7).unwrap();
+        let view = store.view().unwrap();
+        assert_eq!(view.document("c", b"k").unwrap().unwrap(), vec![9]);
+        assert_eq!((view.cursor("s"), view.cursor("r"), store.head().timestamp_ms), (Some(9), Some(7), 0));
+        drop((full, ingest));
+        thread.join().unwrap();
     }
 }

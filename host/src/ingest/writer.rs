@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{IngestError, Job, Receipt, Reply};
+use super::{IngestError, Job, Receipt, Record, Reply, records};
 use crate::metrics::{Call, Held, Metrics, Role};
 use crate::sandbox::{
     Captured, Change, Component, Declaration, DeclareError, EngineError, Instance, Settings, SourcePosition,
@@ -23,8 +23,14 @@ pub(super) struct Writer {
     max_batch: usize,
     instance: Instance,
     metrics: Arc<Metrics>,
+    /// Records that wait for the next batch of changes, and since when.
+    held: Vec<Record>,
+    held_since: Option<Instant>,
     _instance: Held,
 }
+
+/// How long a record waits for changes at the most.
+const HOLD: Duration = Duration::from_millis(5);
 
 /// Changes that came together.
 struct Submission {
@@ -52,7 +58,17 @@ impl Writer {
     ) -> Result<Self, EngineError> {
         let instance = Instance::new(&component, store.clone(), settings, None)?;
         let held = metrics.engine.instance(Role::Writer);
-        Ok(Self { component, store, settings, max_batch, instance, metrics, _instance: held })
+        Ok(Self {
+            component,
+            store,
+            settings,
+            max_batch,
+            instance,
+            metrics,
+            held: Vec::new(),
+            held_since: None,
+            _instance: held,
+        })
     }
 
     /// Works until every door is gone and the queue is empty.
@@ -60,13 +76,22 @@ impl Writer {
         let mut next = VecDeque::new();
         loop {
             if next.is_empty() {
-                match jobs.recv() {
-                    Ok(job) => next.push_back(job),
-                    Err(_) => return,
+                match self.receive(jobs) {
+                    Ok(Some(job)) => next.push_back(job),
+                    Ok(None) => {
+                        self.commit_held();
+                        continue;
+                    }
+                    Err(_gone) => {
+                        self.commit_held();
+                        return;
+                    }
                 }
             }
             // What queued up while the last batch was captured comes along, up to the limit of a batch.
             let mut batch: Vec<Submission> = Vec::new();
+            let mut is_urgent = false;
+            let mut has_records = false;
             let mut changes = 0;
             loop {
                 let Some(job) = next.pop_front().or_else(|| jobs.try_recv().ok()) else { break };
@@ -79,25 +104,48 @@ impl Writer {
                         changes += more.len();
                         batch.push(Submission { changes: more, positions, reply, room });
                     }
-                    other => {
-                        next.push_front(other);
+                    Job::Record(record) => {
+                        is_urgent |= !record.may_wait;
+                        has_records = true;
+                        self.held_since.get_or_insert_with(Instant::now);
+                        self.held.push(record);
+                    }
+                    declare @ Job::Declare { .. } => {
+                        next.push_front(declare);
                         break;
                     }
                 }
             }
-            if !batch.is_empty() {
-                self.capture(batch);
+            if batch.is_empty() && !has_records {
+                if let Some(Job::Declare { declaration, reply }) = next.pop_front() {
+                    self.declare(&declaration, reply);
+                }
                 continue;
             }
-            match next.pop_front() {
-                Some(Job::Declare { declaration, reply }) => self.declare(&declaration, reply),
-                Some(Job::Cursor { subscription, acknowledged, reply }) => {
-                    self.save_cursor(subscription, acknowledged, reply);
-                }
-                Some(changes @ Job::Changes { .. }) => next.push_front(changes),
-                None => {}
+            if !batch.is_empty() {
+                // Records that wait become durable with what is captured.
+                self.capture(batch);
+            }
+            let is_over = self.held_since.is_some_and(|since| since.elapsed() >= HOLD);
+            if is_urgent || is_over {
+                self.commit_held();
             }
         }
+    }
+
+    /// The next job; none when records have waited long enough.
+    fn receive(&self, jobs: &Receiver<Job>) -> Result<Option<Job>, RecvError> {
+        let Some(since) = self.held_since else { return jobs.recv().map(Some) };
+        match jobs.recv_timeout(HOLD.saturating_sub(since.elapsed())) {
+            Ok(job) => Ok(Some(job)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(RecvError),
+        }
+    }
+
+    fn commit_held(&mut self) {
+        self.held_since = None;
+        records::commit(&*self.store, std::mem::take(&mut self.held));
     }
 
     fn capture(&mut self, submissions: Vec<Submission>) {
@@ -161,20 +209,24 @@ impl Writer {
     }
 
     /// Gives a batch to the store, and the answers to whoever waits once it is durable.
-    fn commit(&self, captured: Captured, batch: Option<Batch>, waiting: Vec<Waiting>) {
-        let Some(batch) = batch else {
+    fn commit(&mut self, captured: Captured, batch: Option<Batch>, waiting: Vec<Waiting>) {
+        let Some(mut batch) = batch else {
             answer(captured, None, waiting, &self.metrics);
             return;
         };
+        let recorded = records::join(&mut batch, &mut self.held);
+        self.held_since = self.held_since.filter(|_| !self.held.is_empty());
         let batch = Arc::new(batch);
         let first = self.store.head().sequence + 1;
         // The answers wait here until the store calls back, or are failed when it does not take the batch.
-        let pending = Arc::new(std::sync::Mutex::new(Some((captured, waiting))));
+        let pending = Arc::new(std::sync::Mutex::new(Some((captured, waiting, recorded))));
         let taken = pending.clone();
         let shared = batch.clone();
         let metrics = self.metrics.clone();
         let done = Box::new(move |durable: Result<(), StoreError>| {
-            let Some((captured, waiting)) = taken.lock().ok().and_then(|mut pending| pending.take()) else { return };
+            let taken = taken.lock().ok().and_then(|mut pending| pending.take());
+            let Some((captured, waiting, recorded)) = taken else { return };
+            recorded.into_iter().for_each(|done| done(durable.clone()));
             match durable {
                 Ok(()) => answer(captured, Some((shared, first)), waiting, &metrics),
                 Err(error) => refuse(&IngestError::Store(error), waiting, &metrics),
@@ -184,7 +236,8 @@ impl Writer {
             Ok(appended) => debug_assert_eq!(appended, first),
             Err(error) => {
                 let pending = pending.lock().ok().and_then(|mut pending| pending.take());
-                if let Some((_, waiting)) = pending {
+                if let Some((_, waiting, recorded)) = pending {
+                    recorded.into_iter().for_each(|done| done(Err(error.clone())));
                     self.fail(&IngestError::Store(error), waiting);
                 }
             }
@@ -217,20 +270,6 @@ impl Writer {
             Ok((declared, _)) => {
                 let _ = reply.send(Ok(declared));
             }
-        }
-    }
-
-    fn save_cursor(&self, subscription: String, acknowledged: Sequence, reply: Sender<Result<(), StoreError>>) {
-        let batch = Batch {
-            timestamp_ms: self.store.head().timestamp_ms,
-            cursors: vec![(subscription, acknowledged)],
-            ..Batch::default()
-        };
-        let refused = reply.clone();
-        // Whoever asked may have given up waiting.
-        let done = Box::new(move |saved| drop(reply.send(saved)));
-        if let Err(error) = self.store.append(Arc::new(batch), done) {
-            let _ = refused.send(Err(error));
         }
     }
 }

@@ -4,12 +4,16 @@
 //! It is not the truth, the log is: a checkpoint may be late, and the file may be thrown away while the log still
 //! reaches back to its first event. Row state that the log no longer covers exists only here.
 //!
-//! Tables of the file, format version 1:
+//! Tables of the file, format version 2:
 //! - `meta`: "format", "sequence", "timestamp_ms", "dropped", and the retention in force ("keep_events",
 //!   "unacknowledged_events"), so that a replay drops what was dropped before; `recent` counts as (second, events).
 //! - `tables`: name → id, 4 counts. `schemas`: (table id, version) → definition. `positions`, `cursors`: by name.
-//! - `rows`: table id (big-endian) and key → a page (`pages`) of the rows from this key up to the next page's. The first
+//! - `collections`: name → id, of those that have documents; `meta` has "collections_made", the ids ever used. They begin
+//!   at 2^31, so that documents are rows which no table has.
+//! - `rows`: table or collection id (big-endian) and key → a page (`pages`) of the rows from this key up to the next page's. The first
 //!   page of a table has the empty key, so that every key has its page.
+//!
+//! Version 1 had no collections, and is read as what it is: a file without any.
 
 use std::fmt::Debug;
 use std::iter::Peekable;
@@ -30,7 +34,7 @@ use super::{Row, SchemaVersion, Sequence, StoreError};
 /// The file's name in the data folder.
 pub(crate) const FILE: &str = "views.redb";
 /// The format this binary writes, and the newest it reads.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
 /// How many pages one commit changes at most, about: what a checkpoint needs of room and memory beside what it changes.
 const PAGES_PER_COMMIT: usize = if cfg!(test) { 3 } else { 4096 };
@@ -41,6 +45,7 @@ const TABLES: TableDefinition<'_, &str, (u32, [u64; 4])> = TableDefinition::new(
 const SCHEMAS: TableDefinition<'_, (u32, u32), &[u8]> = TableDefinition::new("schemas");
 const POSITIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("positions");
 const CURSORS: TableDefinition<'_, &str, u64> = TableDefinition::new("cursors");
+const COLLECTIONS: TableDefinition<'_, &str, u32> = TableDefinition::new("collections");
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 
 /// What redb says, its kinds aside: none of them is handled differently.
@@ -115,7 +120,7 @@ impl Views {
         };
         let number = |name: &str| -> Result<Option<u64>, ViewsError> { Ok(meta.get(name)?.map(|value| value.value())) };
         match number("format")? {
-            Some(VERSION) => {}
+            Some(1..=VERSION) => {}
             Some(newer) => return Ok(Found::Newer(newer)),
             None => return Ok(Found::Empty),
         }
@@ -123,6 +128,7 @@ impl Views {
             sequence: number("sequence")?.unwrap_or_default(),
             timestamp_ms: number("timestamp_ms")?.unwrap_or_default(),
             dropped: number("dropped")?.unwrap_or_default(),
+            collections_made: number("collections_made")?.unwrap_or_default() as u32,
             ..Facts::default()
         };
         let retention = Retention {
@@ -153,6 +159,16 @@ impl Views {
         for entry in read.open_table(CURSORS)?.iter()? {
             let (subscription, sequence) = entry?;
             facts.cursors.insert(subscription.value().into(), sequence.value());
+        }
+        match read.open_table(COLLECTIONS) {
+            Ok(collections) => {
+                for entry in collections.iter()? {
+                    let (name, id) = entry?;
+                    facts.collections.insert(name.value().into(), id.value());
+                }
+            }
+            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error.into()),
         }
         let mut recent = Vec::new();
         for entry in read.open_table(RECENT)?.iter()? {
@@ -306,6 +322,7 @@ fn write_facts(
         ("sequence", Some(facts.sequence)),
         ("timestamp_ms", Some(facts.timestamp_ms)),
         ("dropped", Some(facts.dropped)),
+        ("collections_made", Some(u64::from(facts.collections_made))),
         ("keep_events", retention.events),
         ("unacknowledged_events", Some(retention.unacknowledged_events)),
     ] {
@@ -348,6 +365,17 @@ fn write_facts(
     for subscription in before.cursors.keys() {
         if !facts.cursors.contains_key(subscription) {
             cursors.remove(&**subscription)?;
+        }
+    }
+    let mut collections = write.open_table(COLLECTIONS)?;
+    for (name, id) in &facts.collections {
+        if before.collections.get(name) != Some(id) {
+            collections.insert(&**name, id)?;
+        }
+    }
+    for name in before.collections.keys() {
+        if !facts.collections.contains_key(name) {
+            collections.remove(&**name)?;
         }
     }
     Ok(())

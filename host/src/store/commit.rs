@@ -89,7 +89,8 @@ fn bytes_of(batch: &Batch) -> usize {
     let image = |image: &Option<bytes::Bytes>| image.as_ref().map_or(0, bytes::Bytes::len);
     let writes = batch.writes.iter().map(|write| 32 + write.key.len() + image(&write.before) + image(&write.after));
     let schemas = batch.schemas.iter().map(|schema| 32 + schema.definition.len());
-    writes.sum::<usize>() + schemas.sum::<usize>()
+    let documents = batch.documents.iter().map(|document| 8 + document.key.len() + image(&document.value));
+    writes.sum::<usize>() + schemas.sum::<usize>() + documents.sum::<usize>()
 }
 
 /// The log's thread: until the queue is closed and empty. Gives the end of the log back.
@@ -192,9 +193,10 @@ fn sync(shared: &Shared, appender: &mut Appender) -> Result<(), AppendError> {
 fn publish(shared: &Shared, appender: &mut Appender, group: &mut Vec<Staged>) {
     let Some(last) = group.last() else { return };
     let mut version = last.version.clone();
-    {
+    let newest = version.facts.sequence;
+    let has_events = {
         let publishing = shared.lock_publishing();
-        let new_segment = appender.publish(&shared.cache);
+        let new_segment = appender.publish(&shared.cache, version.ordinal);
         let before = shared.durable.load();
         if let Some(settled) = &publishing.settled {
             version.settle(settled);
@@ -205,6 +207,10 @@ fn publish(shared: &Shared, appender: &mut Appender, group: &mut Vec<Staged>) {
         };
         let dropped = before.dropped;
         shared.durable.store(Arc::new(Durable { version, segments, dropped }));
+        newest > before.version.facts.sequence
+    };
+    if let Some(on_durable) = shared.options.on_durable.as_ref().filter(|_| has_events) {
+        on_durable(newest);
     }
     if shared.keeper_waits.load(Ordering::SeqCst) {
         shared.published.notify_all();

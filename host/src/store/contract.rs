@@ -39,6 +39,21 @@ pub(super) fn schema(table: &str, version: u32, definition: &str) -> SchemaVersi
     SchemaVersion { table: table.into(), version, definition: text(definition) }
 }
 
+pub(super) fn document(collection: &str, key: impl Into<Bytes>, value: Option<&str>) -> Document {
+    Document { collection: collection.into(), key: key.into(), value: value.map(text) }
+}
+
+/// A batch of documents alone, which has no time of its own.
+pub(super) fn documents(store: &dyn Store, documents: Vec<Document>) -> Batch {
+    Batch { documents, ..batch(store.head().timestamp_ms, vec![]) }
+}
+
+/// Every document of a collection.
+pub(super) fn collection(view: &dyn View, collection: &str) -> Vec<(Bytes, Bytes)> {
+    let rows = view.documents(collection, None, usize::MAX, usize::MAX).unwrap();
+    rows.into_iter().map(|row| (row.key, row.image)).collect()
+}
+
 /// Stages a batch and waits for its fate.
 pub(super) fn commit(store: &dyn Store, batch: Batch) -> Result<Sequence, StoreError> {
     let (fate, told) = channel();
@@ -253,6 +268,103 @@ fn batches_are_done_in_order_and_seen_when_done(store: &dyn Store) {
     }
 }
 
+fn documents_are_set_replaced_and_removed(store: &dyn Store) {
+    let (a, b) = (&[0xff, 0x00][..], &b"b"[..]);
+    let set = |key: &'static [u8], value| document("c", key, value);
+    commit(store, documents(store, vec![set(a, Some("1")), set(b, Some("")), set(a, Some("2"))])).unwrap();
+    let before = store.view().unwrap();
+    assert_eq!(before.document("c", a).unwrap(), Some(text("2")));
+    assert_eq!(before.document("c", b).unwrap(), Some(text("")));
+    assert_eq!((before.document("c", b"x").unwrap(), before.document("d", a).unwrap()), (None, None));
+    commit(store, documents(store, vec![set(a, None), set(b"not there", None), set(b, Some("3"))])).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!(collection(&*view, "c"), [(text("b"), text("3"))]);
+    assert_eq!(store.head_document("c", b).unwrap(), Some(text("3")));
+    assert_eq!(collection(&*before, "c"), [(text("b"), text("")), (Bytes::from_static(a), text("2"))], "unchanged");
+
+    commit(store, documents(store, vec![document("d", b, Some("4")), document("c", "", None)])).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!((collection(&*view, "c"), store.head_document("c", b).unwrap()), (vec![], None));
+    assert_eq!(collection(&*view, "d"), [(text("b"), text("4"))]);
+    let anew = vec![set(b"", Some("empty")), document("c", "", None), document("c", "", None), set(b"n", Some("5"))];
+    commit(store, documents(store, anew)).unwrap();
+    assert_eq!(collection(&*store.view().unwrap(), "c"), [(text("n"), text("5"))]);
+    commit(store, documents(store, vec![set(b"", Some("empty"))])).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!(collection(&*view, "c"), [(text(""), text("empty")), (text("n"), text("5"))]);
+    assert_eq!(view.document("c", b"").unwrap(), Some(text("empty")));
+    assert_eq!(view.documents("c", Some(b""), 9, 99).unwrap().len(), 1);
+}
+
+fn documents_commit_with_events_and_cursors(store: &dyn Store) {
+    let both = Batch {
+        documents: vec![document("c", "k", Some("1"))],
+        cursors: vec![("s".into(), 1)],
+        ..batch(7, vec![insert("t", "a", "1"), insert("t", "b", "2")])
+    };
+    assert_eq!(commit(store, both).unwrap(), 1);
+    let view = store.view().unwrap();
+    assert_eq!((view.cursor("s"), view.document("c", b"k").unwrap()), (Some(1), Some(text("1"))));
+    assert_eq!(view.row("t", "b").unwrap(), Some(text("2")));
+    // Documents alone take no sequence number and no time.
+    assert_eq!(commit(store, documents(store, vec![document("c", "k", Some("2"))])).unwrap(), 3);
+    assert_eq!(store.view().unwrap().bounds(), Bounds { oldest: 1, newest: 2, newest_timestamp_ms: 7 });
+    assert_eq!(commit(store, batch(7, vec![insert("t", "c", "3")])).unwrap(), 3);
+    let view = store.view().unwrap();
+    assert_eq!(sequences(&*view, &all()), (vec![1, 2, 3], true));
+    assert_eq!(sequences(&*view, &EventRange { newest_first: true, max_events: 1, ..all() }), (vec![3], false));
+    assert_eq!(sequences(&*view, &EventRange { since_ms: Some(6), ..all() }), (vec![1, 2, 3], true));
+}
+
+fn documents_are_no_tables(store: &dyn Store) {
+    for name in ["t", "\u{1}t", ""] {
+        commit(store, documents(store, vec![document(name, "k", Some(name))])).unwrap();
+    }
+    let view = store.view().unwrap();
+    assert_eq!((view.counters(), view.schemas(), store.head()), (Counters::default(), vec![], Head::default()));
+    assert_eq!(view.row("t", "k").unwrap(), None);
+    assert!(view.scan("t", None, 9, 99).unwrap().is_empty());
+    commit(store, batch(1, vec![insert("t", "k", "row"), write("u", "", Operation::Truncate, None)])).unwrap();
+    commit(store, batch(1, vec![write("t", "", Operation::Truncate, None)])).unwrap();
+    commit(store, documents(store, vec![document("\u{1}t", "", None)])).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!(view.document("t", b"k").unwrap(), Some(text("t")), "a table's end is not a collection's");
+    assert_eq!(view.document("", b"k").unwrap(), Some(text("")));
+    assert_eq!(view.document("\u{1}t", b"k").unwrap(), None);
+    assert_eq!(view.counters().tables.len(), 2);
+}
+
+fn documents_page_in_byte_order(store: &dyn Store) {
+    // Keys that are no text, in several batches and tiers; more than one frame takes.
+    let key = |i: u16| Bytes::copy_from_slice(&(i.wrapping_mul(40_503)).to_be_bytes());
+    for part in 0..8u16 {
+        let value = "v".repeat(usize::from(part) * 40);
+        let some = (0..2000).filter(|i| i % 8 == part).map(|i| document("c", key(i), Some(&value))).collect();
+        commit(store, documents(store, some)).unwrap();
+    }
+    commit(store, documents(store, (0..1000).map(|i| document("c", key(i * 2), None)).collect())).unwrap();
+    let mut wanted: Vec<Bytes> = (0..2000).filter(|i| i % 2 == 1).map(key).collect();
+    wanted.sort();
+    let view = store.view().unwrap();
+    let mut keys: Vec<Bytes> = Vec::new();
+    loop {
+        let page = view.documents("c", keys.last().map(|key| &key[..]), 77, 20_000).unwrap();
+        assert!(page.len() <= 77);
+        if page.is_empty() {
+            break;
+        }
+        keys.extend(page.into_iter().map(|row| row.key));
+    }
+    assert!(keys == wanted);
+    assert_eq!(view.documents("c", None, 9, 0).unwrap().len(), 1, "at least one");
+    let large = "x".repeat(300_000);
+    let many = (0..5u8).map(|i| document("l", vec![i], Some(&large))).collect();
+    commit(store, Batch { writes: vec![insert("t", "a", "1")], ..documents(store, many) }).unwrap();
+    let view = store.view().unwrap();
+    assert!(collection(&*view, "l").iter().all(|(_, value)| *value == large));
+    assert_eq!(sequences(&*view, &all()), (vec![1], true));
+}
+
 fn closed_stores_take_no_more(store: &dyn Store) {
     commit(store, batch(1, vec![insert("t", "a", "1")])).unwrap();
     store.close().unwrap();
@@ -313,6 +425,10 @@ contract! {
         positions_and_cursors_are_the_last_ones
         counters_count
         batches_are_done_in_order_and_seen_when_done
+        documents_are_set_replaced_and_removed
+        documents_commit_with_events_and_cursors
+        documents_are_no_tables
+        documents_page_in_byte_order
         closed_stores_take_no_more
     ]
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::contract::{all, batch, commit, insert, schema, sequences, text, tiny, write};
+use super::contract::{
+    all, batch, collection, commit, document, documents, insert, schema, sequences, text, tiny, write,
+};
 use super::log::frame::{self, HEADER, Header};
 use super::log::recovery::{self, Tail};
 use super::log::segment::{SEGMENT_HEADER, encode_header, file_name};
@@ -272,12 +274,12 @@ fn a_missing_segment_is_refused() {
 fn newer_formats_are_refused_by_name() {
     let (dir, segment) = crashed();
     let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
-    file.write_all_at(&2u32.to_le_bytes(), 8).unwrap();
+    file.write_all_at(&3u32.to_le_bytes(), 8).unwrap();
     let error = open(dir.path()).unwrap_err();
-    assert!(matches!(&error, OpenError::NewerFormat { file, found: 2, known: 1 } if *file == segment));
-    assert!(error.to_string().contains("version 2") && error.to_string().contains("up to 1"));
+    assert!(matches!(&error, OpenError::NewerFormat { file, found: 3, known: 2 } if *file == segment));
+    assert!(error.to_string().contains("version 3") && error.to_string().contains("up to 2"));
 
-    file.write_all_at(&1u32.to_le_bytes(), 8).unwrap();
+    file.write_all_at(&2u32.to_le_bytes(), 8).unwrap();
     open(dir.path()).unwrap().close().unwrap();
     let views = dir.path().join("views.redb");
     let db = redb::Database::create(&views).unwrap();
@@ -286,7 +288,7 @@ fn newer_formats_are_refused_by_name() {
     write.commit().unwrap();
     drop(db);
     let error = open(dir.path()).unwrap_err();
-    assert!(matches!(&error, OpenError::NewerFormat { file, found: 7, known: 1 } if *file == views));
+    assert!(matches!(&error, OpenError::NewerFormat { file, found: 7, known: 2 } if *file == views));
 }
 
 #[test]
@@ -365,6 +367,125 @@ fn a_checkpoint_cut_short_is_completed_by_the_log() {
     }
 }
 
+#[test]
+fn documents_outlive_a_crash_a_checkpoint_and_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let key = |i: u16| i.to_be_bytes().to_vec();
+    let some = (0..500).map(|i| document("kept", key(i), Some(&format!("{i:0100}"))));
+    let gone = (0..500).map(|i| document("gone", key(i), Some("x")));
+    commit(&*store, Batch { cursors: vec![("s".into(), 1)], ..documents(&*store, some.chain(gone).collect()) })
+        .unwrap();
+    let is_whole = |store: &EmbeddedStore, first: &str| {
+        let view = store.view().unwrap();
+        let kept = collection(&*view, "kept");
+        assert_eq!((kept.len(), &kept[0].1[..], view.cursor("s")), (500, first.as_bytes(), Some(1)));
+        kept
+    };
+    is_whole(&store, &format!("{:0100}", 0));
+    drop(store);
+    let store = open(dir.path()).unwrap();
+    is_whole(&store, &format!("{:0100}", 0));
+    assert_eq!(collection(&*store.view().unwrap(), "gone").len(), 500);
+    store.close().unwrap();
+    drop(store);
+    let report = verify(dir.path()).unwrap();
+    assert_eq!((report.findings, report.documents, report.rows), (vec![], 1000, 0));
+
+    // On top of a checkpoint: a value replaced, a collection removed.
+    let store = open(dir.path()).unwrap();
+    commit(&*store, documents(&*store, vec![document("kept", key(0), Some("new")), document("gone", "", None)]))
+        .unwrap();
+    drop(store);
+    let store = open(dir.path()).unwrap();
+    is_whole(&store, "new");
+    assert_eq!(collection(&*store.view().unwrap(), "gone"), []);
+    store.close().unwrap();
+    drop(store);
+    let report = verify(dir.path()).unwrap();
+    assert_eq!((report.findings, report.documents), (vec![], 500));
+    assert!(fs::metadata(dir.path().join("views.redb")).unwrap().len() > 0);
+
+    // Without the checkpoint, from the log.
+    fs::remove_file(dir.path().join("views.redb")).unwrap();
+    let store = open(dir.path()).unwrap();
+    is_whole(&store, "new");
+    assert_eq!(collection(&*store.view().unwrap(), "gone"), []);
+}
+
+#[test]
+fn a_batch_of_many_documents_is_whole_or_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    commit(&*store, batch(1, vec![insert("t", "a", "1")])).unwrap();
+    let many = (0..3000u16).map(|i| document("c", i.to_be_bytes().to_vec(), Some(&format!("{i:0100}")))).collect();
+    let cursors = vec![("s".into(), 1)];
+    commit(&*store, Batch { writes: vec![insert("t", "b", "2")], cursors, ..documents(&*store, many) }).unwrap();
+    drop(store);
+    let segment = dir.path().join("log").join(file_name(1));
+    let whole = fs::read(&segment).unwrap();
+    let frames = frames(&whole);
+    assert!(frames.len() > 4, "the batch takes several frames");
+    for (at, len) in &frames[1..] {
+        for cut in [*at, at + HEADER / 2, at + len / 2, at + len - 1] {
+            assert_eq!(recovery::scan(1, &whole[..cut], |_, _| ()).unwrap().index.next, 2);
+        }
+    }
+    let (last, len) = frames[frames.len() - 1];
+    fs::write(&segment, &whole[..last + len - 1]).unwrap();
+    let store = open(dir.path()).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!((newest(&*store), view.cursor("s"), collection(&*view, "c")), (1, None, vec![]));
+    drop((view, store));
+    fs::remove_file(dir.path().join("views.redb")).unwrap();
+    fs::write(&segment, &whole).unwrap();
+    let store = open(dir.path()).unwrap();
+    let view = store.view().unwrap();
+    assert_eq!((newest(&*store), view.cursor("s"), collection(&*view, "c").len()), (2, Some(1), 3000));
+}
+
+#[test]
+fn a_collection_made_again_after_a_checkpoint_cut_short_has_only_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let views = dir.path().join("views.redb");
+    let store = open(dir.path()).unwrap();
+    commit(&*store, documents(&*store, vec![document("a", "old", Some("1"))])).unwrap();
+    commit(&*store, documents(&*store, vec![document("a", "", None), document("a", "new", Some("1"))])).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let before = fs::read(&views).unwrap();
+    let name = |i: u8| format!("b{i}");
+    let batch = Batch { documents: (0..20).map(|i| document(&name(i), "k", Some("2"))).collect(), ..batch(0, vec![]) };
+    let store = open(dir.path()).unwrap();
+    commit(&*store, batch.clone()).unwrap();
+    drop(store);
+    fs::write(&views, before).unwrap();
+
+    // A checkpoint of that by the process which wrote the first one, and what is on disk after each of its commits. The
+    // next start replays what made the first collection again, and numbers all that come after otherwise.
+    let mut options = EmbeddedOptions::new(dir.path());
+    options.retention = Retention::unlimited();
+    let opened = open::open(options).unwrap();
+    let keeper = opened.keeper;
+    let written = &keeper.written;
+    let rows = rows::Rows::new(Arc::new(keeper.views.base(0).unwrap()));
+    let mut version = shared::Version { ordinal: 0, facts: written.clone(), rows };
+    version.apply(&batch, &Retention::unlimited());
+    let mut images = Vec::new();
+    let partly = |_| images.push(fs::read(&views).unwrap());
+    keeper.views.write(&version.rows.active, &version.facts, written, &Retention::unlimited(), partly).unwrap();
+    drop((keeper.views, version, opened.shared, opened.appender, opened.lock));
+    assert!(images.len() > 2);
+    for image in images {
+        fs::write(&views, image).unwrap();
+        assert_eq!(verify(dir.path()).unwrap().findings, []);
+        let store = open(dir.path()).unwrap();
+        let view = store.view().unwrap();
+        assert_eq!(collection(&*view, "a"), [(text("new"), text("1"))]);
+        assert!((0..20).all(|i| collection(&*view, &name(i)) == [(text("k"), text("2"))]));
+    }
+}
+
 /// What may happen to a store.
 #[derive(Clone, Debug)]
 enum Step {
@@ -389,8 +510,20 @@ fn arb_write() -> impl Strategy<Value = Write> {
     })
 }
 
+fn arb_document() -> impl Strategy<Value = Document> {
+    let name = prop::sample::select(vec!["a", "x"]);
+    (name, 0..30u8, 0..200usize, 0..20u8).prop_map(|(name, key, size, kind)| match kind {
+        0 => document(name, "", None),
+        1..4 => document(name, vec![key, 0xff], None),
+        _ => document(name, vec![key, 0xff], Some(&format!("{size:0size$}"))),
+    })
+}
+
 fn arb_batch() -> impl Strategy<Value = Batch> {
-    (prop::collection::vec(arb_write(), 0..40), any::<bool>(), 1..1000u64).prop_map(|(writes, notes, number)| Batch {
+    let writes = prop_oneof![2 => prop::collection::vec(arb_write(), 0..40), 1 => Just(vec![])];
+    let documents = prop_oneof![1 => prop::collection::vec(arb_document(), 0..40), 1 => Just(vec![])];
+    (writes, documents, any::<bool>(), 1..1000u64).prop_map(|(writes, documents, notes, number)| Batch {
+        documents,
         positions: if notes { vec![("pg".into(), number.to_string())] } else { vec![] },
         cursors: if notes { vec![("s".into(), number)] } else { vec![] },
         schemas: if number % 9 == 0 { vec![schema("a", number as u32, "{}")] } else { vec![] },
@@ -416,6 +549,15 @@ fn assert_same(store: &dyn Store, model: &dyn Store) {
     assert_eq!(view.counters(), wanted.counters());
     assert_eq!((view.cursor("s"), view.position("pg")), (wanted.cursor("s"), wanted.position("pg")));
     assert_eq!(view.schema_history("a"), wanted.schema_history("a"));
+    for name in ["a", "x"] {
+        assert_eq!(collection(&*view, name), collection(&*wanted, name));
+        let page = |view: &dyn View| view.documents(name, Some(&[9]), 3, 99).unwrap();
+        assert_eq!(page(&*view), page(&*wanted));
+        for key in [[1, 0xff], [29, 0xff]] {
+            assert_eq!(view.document(name, &key).unwrap(), wanted.document(name, &key).unwrap());
+            assert_eq!(store.head_document(name, &key).unwrap(), model.head_document(name, &key).unwrap());
+        }
+    }
     for table in ["a", "b"] {
         assert_eq!(view.scan(table, None, 999, 1 << 20).unwrap(), wanted.scan(table, None, 999, 1 << 20).unwrap());
         assert_eq!(view.scan(table, Some("k2"), 3, 99).unwrap(), wanted.scan(table, Some("k2"), 3, 99).unwrap());
@@ -486,6 +628,7 @@ proptest! {
         }
         assert_same(&*store, &*model);
         drop(store);
+        prop_assert_eq!(verify(dir.path()).unwrap().findings, []);
         assert_same(&*open(), &*model);
     }
 }

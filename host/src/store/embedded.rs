@@ -43,6 +43,10 @@ pub enum Durability {
 /// What is called, once and from a thread of the store, when the store takes no more writes.
 pub type OnFatal = Arc<dyn Fn(&StoreError) + Send + Sync>;
 
+/// What is called with the newest durable event whenever there is a newer one, on the thread that makes batches
+/// durable: it must be quick and must not block.
+pub type OnDurable = Arc<dyn Fn(Sequence) + Send + Sync>;
+
 /// How to open an embedded store.
 #[derive(Clone)]
 pub struct EmbeddedOptions {
@@ -76,6 +80,8 @@ pub struct EmbeddedOptions {
     pub batch_bytes_max: usize,
     /// Called when the store takes no more writes: the service must stop.
     pub on_fatal: Option<OnFatal>,
+    /// Called whenever readers can see newer events.
+    pub on_durable: Option<OnDurable>,
     pub(crate) medium: Arc<dyn Medium>,
 }
 
@@ -98,6 +104,7 @@ impl EmbeddedOptions {
             queue_batches_max: 4096,
             batch_bytes_max: 64 << 20,
             on_fatal: None,
+            on_durable: None,
             medium: Arc::new(Disk),
         }
     }
@@ -275,6 +282,14 @@ impl Store for EmbeddedStore {
         rows.get_all(table, keys)
     }
 
+    fn head_document(&self, collection: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let (collection, rows) = {
+            let version = &self.shared.lock_head().version;
+            (version.facts.collections.get(collection).copied(), version.rows.clone())
+        };
+        collection.map_or(Ok(None), |collection| rows.get(collection, key))
+    }
+
     fn head_schema(&self, table: &str) -> Option<SchemaVersion> {
         self.shared.lock_head().version.facts.schema(table, None)
     }
@@ -348,5 +363,19 @@ impl View for EmbeddedView {
 
     fn position(&self, source: &str) -> Option<String> {
         self.durable.version.facts.positions.get(source).map(|position| position.to_string())
+    }
+
+    fn document(&self, collection: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.durable.version.document(collection, key)
+    }
+
+    fn documents(
+        &self,
+        collection: &str,
+        after: Option<&[u8]>,
+        max_documents: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.durable.version.documents(collection, after, max_documents, max_bytes)
     }
 }

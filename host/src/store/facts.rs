@@ -9,6 +9,10 @@ use imbl::OrdMap;
 
 use super::{Batch, Bounds, Counters, Head, SchemaVersion, Sequence, TableCount};
 
+/// The number in row state of the first collection of documents. Tables count from 0, collections from here; both keep
+/// their rows in the same tiers and the same file.
+const COLLECTIONS_FROM: u32 = 1 << 31;
+
 /// Seconds of which counts are kept.
 const RECENT_SECONDS: usize = 16;
 
@@ -48,6 +52,17 @@ pub(crate) struct Table {
     pub(crate) schemas: Arc<Vec<SchemaVersion>>,
 }
 
+/// What a batch does to the rows of one number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change {
+    /// This one of its writes applies.
+    Write(usize),
+    /// This one of its documents applies.
+    Document(usize),
+    /// No row is left.
+    Cleared,
+}
+
 /// One version of everything but rows and events.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
@@ -62,11 +77,15 @@ pub(crate) struct Facts {
     pub(crate) recent: Arc<Vec<(u64, u64)>>,
     pub(crate) positions: OrdMap<Arc<str>, Arc<str>>,
     pub(crate) cursors: OrdMap<Arc<str>, Sequence>,
+    /// Collections of documents that are there, and their numbers in row state.
+    pub(crate) collections: OrdMap<Arc<str>, u32>,
+    /// How many numbers collections have used. None is used again, except by a replay that starts over.
+    pub(crate) collections_made: u32,
 }
 
 impl Facts {
-    /// Takes in a batch; answers each write's table number through `row`.
-    pub(crate) fn apply(&mut self, batch: &Batch, retention: &Retention, mut row: impl FnMut(u32, usize)) {
+    /// Takes in a batch; tells through `change` what becomes of rows, by their table's or collection's number.
+    pub(crate) fn apply(&mut self, batch: &Batch, retention: &Retention, mut change: impl FnMut(u32, Change)) {
         for schema in &batch.schemas {
             let table = self.table_mut(&schema.table);
             let versions = Arc::make_mut(&mut table.schemas);
@@ -85,7 +104,7 @@ impl Facts {
             let table = self.table_mut(name);
             while let Some(write) = batch.writes.get(at).filter(|w| Arc::ptr_eq(&w.table, name) || w.table == *name) {
                 table.counts[write.operation as usize] += 1;
-                row(table.id, at);
+                change(table.id, Change::Write(at));
                 at += 1;
             }
         }
@@ -104,7 +123,33 @@ impl Facts {
                 self.cursors.insert(subscription.as_str().into(), *sequence);
             }
         }
+        self.apply_documents(batch, change);
         self.retain(retention);
+    }
+
+    fn apply_documents(&mut self, batch: &Batch, mut change: impl FnMut(u32, Change)) {
+        for (at, document) in batch.documents.iter().enumerate() {
+            let collection = &document.collection;
+            if document.key.is_empty() && document.value.is_none() {
+                if let Some(number) = self.collections.remove(collection) {
+                    change(number, Change::Cleared);
+                }
+                continue;
+            }
+            let known = self.collections.get(collection).copied();
+            if known.is_none() && document.value.is_none() {
+                continue;
+            }
+            let number = known.unwrap_or_else(|| {
+                let number = COLLECTIONS_FROM + self.collections_made;
+                self.collections_made += 1;
+                self.collections.insert(collection.clone(), number);
+                // A checkpoint that a crash cut short may have left rows under this number.
+                change(number, Change::Cleared);
+                number
+            });
+            change(number, Change::Document(at));
+        }
     }
 
     /// Moves the mark below which events are dropped.

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use super::contract::{all, batch, commit, insert, schema, sequences, text};
+use super::contract::{all, batch, collection, commit, document, documents, insert, schema, sequences, text};
 use super::medium::{Disk, Medium, MediumFile};
 use super::*;
 
@@ -198,6 +198,39 @@ fn a_full_disk_gives_up_what_is_staged_and_nothing_else() {
 }
 
 #[test]
+fn documents_that_find_no_room_leave_no_trace() {
+    let bench = bench(|_| ());
+    let store = bench.store.clone();
+    commit(&*store, documents(&*store, vec![document("c", "k", Some("1"))])).unwrap();
+    let first = stuck(&bench);
+    let record = vec![document("c", "k", Some("2")), document("d", "k", Some("2"))];
+    let second = stage(&*store, Batch { cursors: vec![("s".into(), 1)], ..documents(&*store, record) });
+    let third = stage(&*store, documents(&*store, vec![document("c", "", None)]));
+    assert_eq!(store.head_document("d", b"k").unwrap(), Some(text("2")), "the head shows what is staged");
+    assert_eq!(store.view().unwrap().document("d", b"k").unwrap(), None, "readers see what is durable");
+    bench.faults.set(|plan| {
+        plan.write = Some((50, io::ErrorKind::StorageFull));
+        plan.is_stuck = false;
+    });
+    fate(&first).unwrap();
+    assert!(matches!(fate(&second), Err(StoreError::Full(_))));
+    assert!(matches!(fate(&third), Err(StoreError::GivenUp(_))));
+    assert_eq!(store.head_document("c", b"k").unwrap(), Some(text("1")));
+    // There is room again: the collection that was given up may be made by another name.
+    commit(&*store, documents(&*store, vec![document("e", "k", Some("3"))])).unwrap();
+    let check = |store: &EmbeddedStore| {
+        let view = store.view().unwrap();
+        assert_eq!((view.cursor("s"), collection(&*view, "d")), (None, vec![]));
+        assert_eq!(collection(&*view, "c"), [(text("k"), text("1"))]);
+        assert_eq!(collection(&*view, "e"), [(text("k"), text("3"))]);
+    };
+    check(&store);
+    drop(store);
+    let (_dir, store) = reopen(bench);
+    check(&store);
+}
+
+#[test]
 fn a_failed_sync_stops_the_store() {
     let bench = bench(|_| ());
     let store = bench.store.clone();
@@ -271,9 +304,12 @@ fn a_full_queue_makes_writers_wait() {
 #[test]
 fn a_batch_that_is_too_large_is_refused() {
     let bench = bench(|options| options.batch_bytes_max = 1000);
-    let large = batch(2, vec![insert("t", "b", &"x".repeat(1001))]);
-    let error = bench.store.append(Arc::new(large), Box::new(|_| panic!("nothing was staged"))).unwrap_err();
-    assert!(matches!(error, StoreError::TooLarge(reason) if reason.contains("1000")));
+    let large = "x".repeat(1001);
+    let documents = documents(&*bench.store, vec![document("c", "k", Some(&large))]);
+    for large in [batch(2, vec![insert("t", "b", &large)]), documents] {
+        let error = bench.store.append(Arc::new(large), Box::new(|_| panic!("nothing was staged"))).unwrap_err();
+        assert!(matches!(error, StoreError::TooLarge(reason) if reason.contains("1000")));
+    }
     assert_eq!(bench.store.head().sequence, 1);
 }
 

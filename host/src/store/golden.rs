@@ -1,5 +1,5 @@
-//! Tests: the log's format, version 1, as bytes that are kept. Old files must be readable for ever, and today's writer
-//! must write what it wrote before; a change of either is a new format version, with its own files.
+//! Tests: the log's format, versions 1 and 2, as bytes that are kept. Old files must be readable for ever, and today's
+//! writer must write version 2 as it did before; a change of either is a new format version, with its own files.
 //!
 //! `CDC_BLESS=1` writes the files anew. A new version of the compressor may call for that, if the old ones still read.
 
@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::contract::{all, batch, commit, insert, schema, sequences, text, write};
+use super::contract::{all, batch, collection, commit, document, insert, schema, sequences, text, write};
 use super::log::footer;
 use super::log::pack;
 use super::log::recovery::{self, Tail};
@@ -19,8 +19,8 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/log").join(name)
 }
 
-/// One of everything that a log can hold.
-fn batches() -> Vec<Batch> {
+/// One of everything that a log of version 1 can hold.
+fn batches_1() -> Vec<Batch> {
     let origin = Origin {
         source: "orders-db".into(),
         transaction: Some("7421".into()),
@@ -58,9 +58,32 @@ fn batches() -> Vec<Batch> {
     batches
 }
 
+/// Documents as well: alone, with others, in one frame and in several, set and removed.
+fn batches() -> Vec<Batch> {
+    let mut batches = batches_1();
+    let replica =
+        |i: u32| document("replica:rows", i.to_be_bytes().to_vec(), Some(&format!("{{\"row\":{i}}}").repeat(60)));
+    batches[1].documents =
+        vec![document("subscriptions", "audit", Some("{}")), document("dead:audit", "7", Some("why"))];
+    batches[3].documents = (0..200).map(replica).collect();
+    for i in (4..batches.len()).step_by(5) {
+        batches[i].documents = vec![
+            document("subscriptions", format!("s{i}"), Some("{\"state\":\"running\"}")),
+            document("subscriptions", format!("s{}", i - 5), None),
+        ];
+    }
+    let timestamp_ms = batches[batches.len() - 1].timestamp_ms;
+    batches.push(Batch {
+        cursors: vec![("audit".into(), 70)],
+        documents: vec![document("dead:audit", "", None), replica(3)],
+        ..batch(timestamp_ms, vec![])
+    });
+    batches
+}
+
 fn events() -> Vec<Event> {
     let mut events = Vec::new();
-    for batch in batches() {
+    for batch in batches_1() {
         for write in batch.writes {
             events.push(Event { sequence: events.len() as u64 + 1, timestamp_ms: batch.timestamp_ms, write });
         }
@@ -84,11 +107,11 @@ fn written() -> [(&'static str, Vec<u8>); 3] {
     sealed.extend(footer::encode(&scan.index, false));
     let (mut packed, index) = pack::repack(1, &bytes).unwrap();
     packed.extend(footer::encode(&index, true));
-    [("v1-written.seg", bytes), ("v1-sealed.seg", sealed), ("v1-packed.seg", packed)]
+    [("v2-written.seg", bytes), ("v2-sealed.seg", sealed), ("v2-packed.seg", packed)]
 }
 
 #[test]
-fn todays_writer_writes_format_1_byte_for_byte() {
+fn todays_writer_writes_format_2_byte_for_byte() {
     for (name, bytes) in written() {
         if std::env::var_os("CDC_BLESS").is_some() {
             fs::create_dir_all(file("")).unwrap();
@@ -99,8 +122,11 @@ fn todays_writer_writes_format_1_byte_for_byte() {
 }
 
 #[test]
-fn kept_files_of_format_1_are_read() {
-    for name in ["v1-written.seg", "v1-sealed.seg", "v1-packed.seg"] {
+fn kept_files_are_read() {
+    let formats = [("v1", 2), ("v2", 70)];
+    let files = formats.iter().flat_map(|format| ["written", "sealed", "packed"].map(|state| (format, state)));
+    for (&(format, cursor), state) in files {
+        let name = &format!("{format}-{state}.seg");
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("log")).unwrap();
         fs::copy(file(name), dir.path().join("log").join(file_name(1))).unwrap();
@@ -112,7 +138,10 @@ fn kept_files_of_format_1_are_read() {
         assert_eq!(view.events(&all()).unwrap().events, events(), "{name}");
         assert_eq!(view.schema("users", None), Some(schema("users", 1, "{\"columns\":[]}")));
         assert_eq!(view.position("orders-db").as_deref(), Some("0/16B3748"));
-        assert_eq!(view.cursor("audit"), Some(2));
+        assert_eq!(view.cursor("audit"), Some(cursor));
+        if format == "v2" {
+            kept_documents(&*view);
+        }
         assert_eq!(view.row("users", "2").unwrap(), None);
         assert_eq!(view.counters().tables[0].by_operation, [30, 0, 0, 1]);
         assert_eq!(sequences(&*view, &EventRange { key: Some("s7"), ..all() }).0, [43]);
@@ -121,8 +150,28 @@ fn kept_files_of_format_1_are_read() {
         let range = EventRange { operation: Some(Operation::Delete), newest_first: true, ..all() };
         assert_eq!(sequences(&*view, &range).0, [4]);
         drop(view);
-        assert_eq!(commit(&*store, batch(1_800_000_000_000, vec![insert("users", "new", "{}")])).unwrap(), 76);
+        let new = Batch {
+            documents: vec![document("new", "k", Some("v"))],
+            ..batch(1_800_000_000_000, vec![insert("users", "new", "{}")])
+        };
+        assert_eq!(commit(&*store, new).unwrap(), 76);
+        drop(store);
+        // What was written on has the format of what was written: the newest segment.
+        let segments = open::segments_in(&medium::Disk, &dir.path().join("log")).unwrap();
+        let newest = fs::read(dir.path().join("log").join(segments[segments.len() - 1].file_name())).unwrap();
+        assert_eq!(newest[8..12], 2u32.to_le_bytes(), "{name}");
+        let store = EmbeddedStore::open(EmbeddedOptions::new(dir.path())).unwrap();
+        assert_eq!(store.view().unwrap().document("new", b"k").unwrap(), Some(text("v")));
     }
+}
+
+fn kept_documents(view: &dyn View) {
+    let rows = collection(view, "replica:rows");
+    assert_eq!(rows.len(), 200);
+    assert!(rows.iter().zip(0u32..).all(|((key, _), i)| key[..] == i.to_be_bytes()));
+    assert_eq!(collection(view, "dead:audit"), []);
+    let names: Vec<_> = collection(view, "subscriptions").into_iter().map(|(key, _)| key).collect();
+    assert_eq!(names, [text("audit"), text("s39")]);
 }
 
 #[test]

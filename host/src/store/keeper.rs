@@ -20,13 +20,16 @@ use super::{Sequence, StoreError};
 /// How often retention by age looks.
 const AGE_EVERY: Duration = Duration::from_secs(5);
 
+/// No batch has this ordinal: what the start has replayed is not in a checkpoint.
+pub(crate) const UNWRITTEN: u64 = u64::MAX;
+
 /// The keeper's own state.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     pub(crate) views: Views,
     /// What the last checkpoint holds.
     pub(crate) written: Facts,
-    /// The batch that the last checkpoint stands for.
+    /// The batch that the last checkpoint stands for, or [`UNWRITTEN`].
     pub(crate) ordinal: u64,
     pub(crate) medium: Arc<dyn Medium>,
 }
@@ -147,21 +150,28 @@ impl Keeper {
         Ok(())
     }
 
-    /// Removes segments that retention has dropped and the checkpoint covers.
+    /// Removes segments that the checkpoint covers and whose events, if they have any, retention has dropped.
     pub(crate) fn drop_segments(&self, shared: &Shared) {
         let gone: Vec<Arc<Segment>> = {
             let _publishing = shared.lock_publishing();
             let before = shared.durable.load_full();
             let dropped = before.version.facts.dropped.max(before.dropped).min(self.written.sequence);
-            let kept = before.segments.len().saturating_sub(1);
-            let count = before.segments[..kept].iter().take_while(|segment| segment.next() <= dropped + 1).count();
-            if count == 0 {
+            let Some((newest, older)) = before.segments.split_last() else { return };
+            // A segment may end with batches without events, so that its last event alone does not say whether the
+            // checkpoint covers it. Nothing is covered while what a start has replayed is in no checkpoint yet.
+            let is_gone = |segment: &&Arc<Segment>| {
+                self.ordinal != UNWRITTEN
+                    && segment.ordinal.load(Ordering::Relaxed) <= self.ordinal
+                    && (segment.next() <= dropped + 1 || !segment.has_events())
+            };
+            let (gone, mut kept): (Vec<_>, Vec<_>) = older.iter().cloned().partition(|segment| is_gone(&segment));
+            if gone.is_empty() {
                 return;
             }
-            let segments = Arc::new(before.segments[count..].to_vec());
+            kept.push(newest.clone());
             let version = before.version.clone();
-            shared.durable.store(Arc::new(Durable { version, segments, dropped: before.dropped }));
-            before.segments[..count].to_vec()
+            shared.durable.store(Arc::new(Durable { version, segments: Arc::new(kept), dropped: before.dropped }));
+            gone
         };
         // Oldest first, so that a crash in between leaves no gap. Views that hold a segment keep reading it.
         for segment in &gone {

@@ -61,6 +61,10 @@ impl Store for MemoryStore {
         state.version.rows.get_all(table, keys)
     }
 
+    fn head_document(&self, collection: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.lock().version.document(collection, key)
+    }
+
     fn head_schema(&self, table: &str) -> Option<SchemaVersion> {
         self.lock().version.facts.schema(table, None)
     }
@@ -173,5 +177,19 @@ impl View for MemoryView {
 
     fn position(&self, source: &str) -> Option<String> {
         self.version.facts.positions.get(source).map(|position| position.to_string())
+    }
+
+    fn document(&self, collection: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.version.document(collection, key)
+    }
+
+    fn documents(
+        &self,
+        collection: &str,
+        after: Option<&[u8]>,
+        max_documents: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.version.documents(collection, after, max_documents, max_bytes)
     }
 }

@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use embedded::{Durability, EmbeddedOptions, EmbeddedStore, OnFatal, StoreMetrics};
+pub use embedded::{Durability, EmbeddedOptions, EmbeddedStore, OnDurable, OnFatal, StoreMetrics};
 pub use facts::Retention;
 pub use log::recovery::recover_bytes;
 pub use memory::MemoryStore;
@@ -110,7 +110,24 @@ pub struct SchemaVersion {
     pub definition: Bytes,
 }
 
-/// What is committed together or not at all. A batch without writes is a commit too (schemas, positions, cursors).
+/// A small piece of state that is no row of a table: what subscriptions and their subscribers keep. A document has no
+/// events and no history; only its last value is there. Nobody sees it in schemas, counters or tables.
+///
+/// Applying it sets the document's value, or removes the document when that is none. An empty key and no value remove
+/// the whole collection (so a document whose key is empty goes only with its collection). What is not there may be
+/// removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The collection's name. Collections have their own names: one may be called like a table.
+    pub collection: Arc<str>,
+    /// Any bytes.
+    pub key: Bytes,
+    /// Any bytes.
+    pub value: Option<Bytes>,
+}
+
+/// What is committed together or not at all. A batch without writes is a commit too (schemas, positions, cursors,
+/// documents).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The time of every event in it, in ms since 1970; never below an earlier batch's (the store does not check).
@@ -124,6 +141,8 @@ pub struct Batch {
     /// Subscription name and the last sequence number that it acknowledged; `Sequence::MAX` forgets the cursor, so that
     /// it holds no events any more.
     pub cursors: Vec<(String, Sequence)>,
+    /// Documents, in order.
+    pub documents: Vec<Document>,
 }
 
 /// An event as it is in the log. Cheap to clone: images are shared bytes.
@@ -182,7 +201,8 @@ pub struct EventSlice {
     pub complete: bool,
 }
 
-/// What the log holds, seen by one view.
+/// What the log holds, seen by one view. A subscription has lost events when `oldest` is more than one above its cursor:
+/// its next event is not kept any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// The oldest event kept; `newest + 1` when none is.
@@ -262,6 +282,9 @@ pub trait Store: Send + Sync + Debug {
     /// Row images as of `head`, one per key in order.
     fn head_rows(&self, table: &str, keys: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError>;
 
+    /// A document's value as of `head`.
+    fn head_document(&self, collection: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
     /// A table's newest schema as of `head`.
     fn head_schema(&self, table: &str) -> Option<SchemaVersion>;
 
@@ -308,4 +331,18 @@ pub trait View: Send + Sync + Debug {
 
     /// How far a source has been read.
     fn position(&self, source: &str) -> Option<String>;
+
+    /// A document's value.
+    fn document(&self, collection: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// A collection's documents in byte order of their keys, after the given one; empty at the end, and for a collection
+    /// that is not there. The rows' keys and images are the documents' keys and values: any bytes. Stops early when the
+    /// values pass `max_bytes`; at least one is answered.
+    fn documents(
+        &self,
+        collection: &str,
+        after: Option<&[u8]>,
+        max_documents: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, StoreError>;
 }

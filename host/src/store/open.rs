@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use super::checkpoint::{self, Found, Views, ViewsError};
 use super::embedded::EmbeddedOptions;
 use super::facts::{Facts, Retention};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, UNWRITTEN};
 use super::lock::{Lock, LockError};
 use super::log::appender::{Appender, RollAt};
 use super::log::cache::FrameCache;
@@ -21,7 +21,7 @@ use super::log::files::{Files, SPARE};
 use super::log::frame::{Damage, Frame};
 use super::log::index::MemoryIndex;
 use super::log::recovery::{self, ScanError, Tail};
-use super::log::segment::{self, SEGMENT_HEADER, Segment, SegmentHeader};
+use super::log::segment::{self, Name, SEGMENT_HEADER, Segment, SegmentHeader};
 use super::medium::{Medium, MediumFile};
 use super::rows::{Gathered, Rows};
 use super::shared::{Durable, Gauges, HeadState, Publishing, Queue, Shared, Version, Wishes};
@@ -164,6 +164,7 @@ pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
     let mut replay = Replay {
         retention: noted.unwrap_or(options.retention),
         checkpoint_entries: options.checkpoint_entries,
+        checkpoint_bytes: options.checkpoint_bytes,
         known: facts.as_ref().map_or(0, |facts| facts.sequence),
         written: facts.clone().unwrap_or_default(),
         version: Version {
@@ -207,7 +208,7 @@ pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
     }
     let is_dirty = version.ordinal > 0;
     // Ordinals count from here; one that no batch has makes the keeper write what was replayed.
-    let ordinal = if version.ordinal > 0 { u64::MAX } else { 0 };
+    let ordinal = if version.ordinal > 0 { UNWRITTEN } else { 0 };
     version.ordinal = 0;
 
     let files = Files::start(log.clone(), medium.clone(), options.segment_bytes)
@@ -267,17 +268,17 @@ fn unreadable(path: &Path, ViewsError(reason): ViewsError) -> OpenError {
     OpenError::Views { path: path.to_owned(), reason }
 }
 
-/// The first sequence numbers of the segments in a folder, ascending.
-pub(crate) fn segments_in(medium: &dyn Medium, log: &Path) -> Result<Vec<Sequence>, OpenError> {
-    let names = medium.list(log).map_err(|error| OpenError::folder(log, error))?;
-    let mut firsts: Vec<Sequence> = names.iter().filter_map(|name| segment::first_of_name(name)).collect();
-    firsts.sort_unstable();
-    Ok(firsts)
+/// The segments in a folder, in order.
+pub(crate) fn segments_in(medium: &dyn Medium, log: &Path) -> Result<Vec<Name>, OpenError> {
+    let files = medium.list(log).map_err(|error| OpenError::folder(log, error))?;
+    let mut names: Vec<Name> = files.iter().filter_map(|file| Name::parse(file)).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Whether the log starts where the checkpoint can use it.
-fn check_reach(log: &Path, names: &[Sequence], views: &Path, facts: Option<&Facts>) -> Result<(), OpenError> {
-    let Some(&first) = names.first() else { return Ok(()) };
+fn check_reach(log: &Path, names: &[Name], views: &Path, facts: Option<&Facts>) -> Result<(), OpenError> {
+    let Some(&Name { first, .. }) = names.first() else { return Ok(()) };
     match facts {
         None if first != 1 => Err(OpenError::missing(
             views,
@@ -302,6 +303,7 @@ fn check_reach(log: &Path, names: &[Sequence], views: &Path, facts: Option<&Fact
 struct Replay {
     retention: Retention,
     checkpoint_entries: usize,
+    checkpoint_bytes: usize,
     /// What the checkpoint stands for; later events are replayed.
     known: Sequence,
     written: Facts,
@@ -326,16 +328,17 @@ impl Replay {
             schemas: frame.notes.schemas.clone(),
             positions: frame.notes.positions.clone(),
             cursors: frame.notes.cursors.clone(),
+            documents: frame.documents().map_err(&place)?,
         };
         let Self { version, gathered, .. } = self;
-        version.facts.apply(&batch, &self.retention, |table, write| gathered.apply(table, &batch.writes[write]));
+        version.facts.apply(&batch, &self.retention, |table, change| gathered.apply(table, &batch, change));
         version.ordinal += 1;
         Ok(())
     }
 
     /// Writes down what was replayed when it gets too much for memory: happens only when row state is rebuilt.
     fn relieve(&mut self, path: &Path) -> Result<(), OpenError> {
-        if self.gathered.entries < self.checkpoint_entries * 8 {
+        if self.gathered.entries < self.checkpoint_entries * 8 && self.gathered.bytes < self.checkpoint_bytes * 8 {
             return Ok(());
         }
         let overlay = self.gathered.take();
@@ -354,15 +357,16 @@ impl Replay {
 fn load_segments(
     medium: &dyn Medium,
     log: &Path,
-    names: &[Sequence],
+    names: &[Name],
     replay: &mut Replay,
 ) -> Result<(Vec<Arc<Segment>>, u64), OpenError> {
     let views = log.with_file_name(checkpoint::FILE);
     let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(names.len() + 1);
     let mut end = None;
-    for (i, &first) in names.iter().enumerate() {
-        let path = log.join(segment::file_name(first));
-        let next = names.get(i + 1).copied();
+    for (i, &name) in names.iter().enumerate() {
+        let first = name.first;
+        let path = log.join(name.file_name());
+        let next = names.get(i + 1).map(|next| next.first);
         if let Some(before) = segments.last()
             && before.next() != first
         {
@@ -380,7 +384,8 @@ fn load_segments(
         let trailer = Segment::read_trailer(&*file, len).map_err(unusable)?.filter(|trailer| trailer.first == first);
         if let Some(trailer) = trailer {
             check_version(&path, &*file)?;
-            if trailer.last > replay.known {
+            // Behind the last event that the checkpoint knows there may be batches without events that it does not.
+            if trailer.last >= replay.known {
                 let bytes = read(&*file, len - trailer.footer_len()).map_err(unusable)?;
                 let (index, _) = scan(&path, first, bytes, next.is_none(), replay)?;
                 if index.next != trailer.last + 1 {
@@ -389,10 +394,12 @@ fn load_segments(
                 }
                 replay.relieve(&views)?;
             }
-            segments.push(Arc::new(Segment::sealed(path, file, trailer)));
+            segments.push(Arc::new(Segment::sealed(log, name, file, trailer)));
             continue;
         }
         let bytes = read(&*file, len).map_err(unusable)?;
+        let header = segment::encode_header(first);
+        let has_header = bytes.starts_with(&header);
         let (index, torn) = scan(&path, first, bytes, next.is_none(), replay)?;
         replay.relieve(&views)?;
         if let Some(next) = next
@@ -410,26 +417,30 @@ fn load_segments(
                 // Without an event, the header may be torn as well: it is written anew with the first.
                 file.set_len(0).map_err(unusable)?;
                 at = 0;
+            } else if !has_header {
+                // Of an older format, which what is written from here on may go beyond; or torn.
+                file.write_at(&[io::IoSlice::new(&header)], 0).map_err(unusable)?;
             }
             // What was read and not synced before the crash is acknowledged from here on.
             file.sync().map_err(unusable)?;
             end = Some(at);
         }
         let room = file.len().map_err(unusable)?;
-        segments.push(Arc::new(Segment::with_index(path, file, index, room)));
+        segments.push(Arc::new(Segment::with_index(log, name, file, index, room)));
     }
     if let Some(end) = end {
         return Ok((segments, end));
     }
     // The first start, or a crash just before a new segment was made durable.
     let first = segments.last().map_or(1, |last| last.next());
-    let path = log.join(segment::file_name(first));
+    let name = segments.last().map_or(Name { first, part: 0 }, |last| last.name().next(first));
+    let path = log.join(name.file_name());
     let unusable = |error| OpenError::folder(&path, error);
     let _ = medium.remove(&log.join(SPARE));
     let file = medium.create(&path).map_err(unusable)?;
     medium.sync_folder(log).map_err(unusable)?;
     let index = MemoryIndex::new(first, SEGMENT_HEADER as u32);
-    segments.push(Arc::new(Segment::with_index(path.clone(), file, index, 0)));
+    segments.push(Arc::new(Segment::with_index(log, name, file, index, 0)));
     Ok((segments, 0))
 }
 

@@ -1,5 +1,6 @@
 //! Row state in three tiers: what changed since the last checkpoint began, what that checkpoint is writing, and what
-//! checkpoints have written (`checkpoint`). A row is looked for in this order.
+//! checkpoints have written (`checkpoint`). A row is looked for in this order. Collections of documents are tables here,
+//! with numbers of their own (`facts`); keys and images are any bytes.
 //!
 //! The first two are persistent maps, so that every batch can have its own version.
 
@@ -11,7 +12,8 @@ use bytes::Bytes;
 use imbl::OrdMap;
 
 use super::checkpoint::{Base, BaseRows};
-use super::{Batch, Operation, Row, StoreError, Write};
+use super::facts::Change;
+use super::{Batch, Operation, Row, StoreError};
 
 /// What a map costs per row beside key and image.
 const ENTRY_BYTES: usize = 96;
@@ -34,21 +36,24 @@ pub(crate) struct TableRows {
 }
 
 impl Overlay {
-    /// Takes in one event.
-    pub(crate) fn apply(&mut self, table: u32, operation: Operation, key: &Bytes, after: Option<&Bytes>) {
+    /// Takes in a row's new image, or that it is gone.
+    pub(crate) fn set(&mut self, table: u32, key: Bytes, image: Option<Bytes>) {
         let rows = self.tables.entry(table).or_default();
-        if operation == Operation::Truncate {
-            let gone = std::mem::take(&mut rows.rows);
-            rows.is_whole = true;
-            self.entries -= gone.len();
-            self.bytes -= gone.iter().map(|(key, image)| cost(key, image.as_ref())).sum::<usize>();
-            return;
-        }
-        self.bytes += cost(key, after);
-        match rows.rows.insert(key.clone(), after.cloned()) {
-            Some(before) => self.bytes -= cost(key, before.as_ref()),
+        self.bytes += cost(&key, image.as_ref());
+        let key_len = key.len();
+        match rows.rows.insert(key, image) {
+            Some(before) => self.bytes -= ENTRY_BYTES + key_len + before.map_or(0, |image| image.len()),
             None => self.entries += 1,
         }
+    }
+
+    /// Takes in that every row of a table is gone.
+    pub(crate) fn clear(&mut self, table: u32) {
+        let rows = self.tables.entry(table).or_default();
+        let gone = std::mem::take(&mut rows.rows);
+        rows.is_whole = true;
+        self.entries -= gone.len();
+        self.bytes -= gone.iter().map(|(key, image)| cost(key, image.as_ref())).sum::<usize>();
     }
 
     /// What this tier says of a row: nothing, that it is gone, or its image.
@@ -66,23 +71,29 @@ impl Overlay {
 pub(crate) struct Gathered {
     tables: HashMap<u32, (bool, HashMap<Bytes, Option<Bytes>>)>,
     pub(crate) entries: usize,
+    /// What was taken in since the last `take`, replaced images included.
+    pub(crate) bytes: usize,
 }
 
 impl Gathered {
-    /// Takes in one event.
-    pub(crate) fn apply(&mut self, table: u32, write: &Write) {
+    /// Takes in a change of a batch.
+    pub(crate) fn apply(&mut self, table: u32, batch: &Batch, change: Change) {
         let (is_whole, rows) = self.tables.entry(table).or_default();
-        if write.operation == Operation::Truncate {
+        let Some((key, image)) = row_of(batch, change) else {
             self.entries -= rows.len();
             rows.clear();
             *is_whole = true;
-        } else if rows.insert(write.key.clone(), write.after.clone()).is_none() {
+            return;
+        };
+        self.bytes += cost(key, image);
+        if rows.insert(key.clone(), image.cloned()).is_none() {
             self.entries += 1;
         }
     }
 
     /// The overlay, leaving nothing here.
     pub(crate) fn take(&mut self) -> Overlay {
+        self.bytes = 0;
         let mut overlay = Overlay { entries: std::mem::take(&mut self.entries), ..Overlay::default() };
         for (table, (is_whole, rows)) in self.tables.drain() {
             overlay.bytes += rows.iter().map(|(key, image)| cost(key, image.as_ref())).sum::<usize>();
@@ -91,6 +102,18 @@ impl Gathered {
             overlay.tables.insert(table, TableRows { is_whole, rows: rows.into_iter().collect() });
         }
         overlay
+    }
+}
+
+/// The row that a change sets, with its image if it has one; none when the change clears the table.
+fn row_of(batch: &Batch, change: Change) -> Option<(&Bytes, Option<&Bytes>)> {
+    match change {
+        Change::Cleared => None,
+        Change::Document(at) => Some((&batch.documents[at].key, batch.documents[at].value.as_ref())),
+        Change::Write(at) => {
+            let write = &batch.writes[at];
+            (write.operation != Operation::Truncate).then_some((&write.key, write.after.as_ref()))
+        }
     }
 }
 
@@ -111,12 +134,16 @@ impl Rows {
         Self { active: Overlay::default(), sealed: None, base }
     }
 
-    /// Takes in one write of a batch. Its texts are copied: they are parts of the batch's one block, which a single row
+    /// Takes in a change of a batch. Its texts are copied: they are parts of the batch's one block, which a single row
     /// would keep alive.
-    pub(crate) fn apply(&mut self, table: u32, batch: &Batch, write: usize) {
-        let write = &batch.writes[write];
-        let after = write.after.as_ref().map(|image| Bytes::copy_from_slice(image));
-        self.active.apply(table, write.operation, &Bytes::copy_from_slice(&write.key), after.as_ref());
+    pub(crate) fn apply(&mut self, table: u32, batch: &Batch, change: Change) {
+        match row_of(batch, change) {
+            Some((key, image)) => {
+                let image = image.map(|image| Bytes::copy_from_slice(image));
+                self.active.set(table, Bytes::copy_from_slice(key), image);
+            }
+            None => self.active.clear(table),
+        }
     }
 
     /// One row's image.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 
 use super::checkpoint::Base;
 use super::embedded::EmbeddedOptions;
@@ -18,7 +19,7 @@ use super::log::cache::FrameCache;
 use super::log::frame::Encoded;
 use super::log::segment::Segment;
 use super::rows::{Overlay, Rows};
-use super::{Batch, Done, Sequence, StoreError};
+use super::{Batch, Done, Row, Sequence, StoreError};
 
 /// Everything but the events, as of one batch. A clone is a few pointers.
 #[derive(Clone, Debug)]
@@ -32,8 +33,30 @@ pub(crate) struct Version {
 impl Version {
     pub(crate) fn apply(&mut self, batch: &Batch, retention: &Retention) {
         let Self { ordinal, facts, rows } = self;
-        facts.apply(batch, retention, |table, write| rows.apply(table, batch, write));
+        facts.apply(batch, retention, |table, change| rows.apply(table, batch, change));
         *ordinal += 1;
+    }
+
+    /// A document's value.
+    pub(crate) fn document(&self, collection: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        match self.facts.collections.get(collection) {
+            Some(&collection) => self.rows.get(collection, key),
+            None => Ok(None),
+        }
+    }
+
+    /// A collection's documents in the order of their keys, after the given one.
+    pub(crate) fn documents(
+        &self,
+        collection: &str,
+        after: Option<&[u8]>,
+        max_documents: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        match self.facts.collections.get(collection) {
+            Some(&collection) => self.rows.scan(collection, after, max_documents, max_bytes),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Reads what the checkpoint has written so far, and once it is whole, no longer what it was made from.

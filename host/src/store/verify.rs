@@ -23,7 +23,7 @@ use super::facts::Facts;
 use super::log::footer;
 use super::log::frame::{Damage, Frame, HEADER, Header, MARK};
 use super::log::index::MemoryIndex;
-use super::log::segment::{self, SEGMENT_HEADER, Segment, SegmentHeader};
+use super::log::segment::{self, Name, SEGMENT_HEADER, Segment, SegmentHeader};
 use super::medium::{Disk, Medium};
 use super::open::{LOG, OpenError, segments_in, take_lock};
 use super::unchanged::Unchanged;
@@ -66,6 +66,10 @@ pub struct Report {
     pub rows: u64,
     /// Rows of these that the retained log proves.
     pub rows_proven: u64,
+    /// Documents in the checkpoint.
+    pub documents: u64,
+    /// Documents of these that the retained log proves.
+    pub documents_proven: u64,
     /// Bytes at the end of the log that a crash has torn and the next start will cut off.
     pub torn_bytes: u64,
     /// What is wrong; empty when all is well.
@@ -86,16 +90,20 @@ pub fn verify(dir: &Path) -> Result<Report, OpenError> {
 
     let log = dir.join(LOG);
     let names = segments_in(&Disk, &log)?;
-    let mut next = names.first().copied().unwrap_or(1);
-    check.report.oldest = names.first().copied().unwrap_or(0);
+    let mut next = names.first().map_or(1, |name| name.first);
+    check.report.oldest = names.first().map_or(0, |name| name.first);
     check.replay.is_whole = check.report.oldest <= 1;
-    for (i, &first) in names.iter().enumerate() {
-        let path = log.join(segment::file_name(first));
+    for (i, &name) in names.iter().enumerate() {
+        let Name { first, part } = name;
+        let path = log.join(name.file_name());
+        if part > 0 && i.checked_sub(1).is_none_or(|before| names[before].next(first) != name) {
+            check.replay.forget_documents();
+        }
         if first != next {
             let missing = format!("events {next} to {} are missing before this segment", first.saturating_sub(1));
             check.find(&path, None, missing);
         }
-        next = check.segment(&path, first, names.get(i + 1).copied())?;
+        next = check.segment(&path, first, names.get(i + 1).map(|next| next.first))?;
     }
     check.report.segments = names.len() as u64;
     check.report.newest = next - 1;
@@ -142,12 +150,14 @@ struct Said {
     offset: u64,
 }
 
-/// Row state as the log tells it.
+/// Row state as the log tells it. A collection of documents is a table here, by the name that [`hidden`] gives it.
 #[derive(Default)]
 struct Replay {
     checkpoint: Sequence,
     /// Whether the log starts with the first event.
     is_whole: bool,
+    /// Whether segments without events, which may have held documents, were removed.
+    lacks_documents: bool,
     rows: HashMap<Arc<str>, HashMap<Bytes, Said>>,
     /// Tables that the log has seen empty.
     truncated: HashSet<Arc<str>>,
@@ -191,6 +201,60 @@ impl Replay {
             }
         }
         Ok(())
+    }
+
+    fn apply_documents(&mut self, frame: &Frame, file: &Arc<PathBuf>, offset: u64) -> Result<(), Damage> {
+        // What follows the checkpoint's last event may be in it or not.
+        let is_later = frame.first > self.checkpoint;
+        for document in frame.documents()? {
+            let name = hidden(&document.collection);
+            let is_removal = document.key.is_empty() && document.value.is_none();
+            match (is_removal, is_later) {
+                (true, false) => {
+                    self.rows.remove(&name);
+                    self.truncated.insert(name);
+                }
+                (true, true) => {
+                    self.truncated_later.insert(name);
+                }
+                (false, true) => {
+                    self.later.entry(name).or_default().insert(Bytes::copy_from_slice(&document.key));
+                }
+                (false, false) => {
+                    let image = document.value.as_deref().map(fingerprint);
+                    let said = Said { image, sequence: frame.first, file: file.clone(), offset };
+                    self.rows.entry(name).or_default().insert(Bytes::copy_from_slice(&document.key), said);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Segments without events were removed here: what earlier ones say of documents may be out of date.
+    fn forget_documents(&mut self) {
+        self.lacks_documents = true;
+        self.rows.retain(|name, _| !is_hidden(name));
+        self.truncated.retain(|name| !is_hidden(name));
+    }
+}
+
+/// What no table is called: names of tables have no control characters.
+const HIDDEN: char = '\u{1}';
+
+fn hidden(collection: &str) -> Arc<str> {
+    format!("{HIDDEN}{collection}").into()
+}
+
+fn is_hidden(name: &str) -> bool {
+    name.starts_with(HIDDEN)
+}
+
+/// How a row is called in a finding.
+fn label(name: &str, key: &[u8]) -> String {
+    let key = String::from_utf8_lossy(key);
+    match name.strip_prefix(HIDDEN) {
+        Some(collection) => format!("document {key:?} of {collection:?}"),
+        None => format!("row {key:?} of {name:?}"),
     }
 }
 
@@ -281,6 +345,9 @@ impl Check {
                                 self.find(path, Some(at as u64), reason);
                             }
                         }
+                        if let Err(Damage(reason)) = self.replay.apply_documents(frame, &file, at as u64) {
+                            self.find(path, Some(at as u64), reason);
+                        }
                         self.report.events += u64::from(frame.events);
                     }
                     index.push(&frames, header.len());
@@ -326,12 +393,15 @@ impl Check {
     fn rows(&mut self, path: &Path, views: &Views, facts: &Facts) -> Result<(), OpenError> {
         let unreadable = |reason: String| OpenError::Views { path: path.to_owned(), reason };
         let base = views.base(facts.sequence).map_err(|error| unreadable(error.0))?;
-        for (name, table) in &facts.tables {
-            let mut said = self.replay.rows.remove(name).unwrap_or_default();
-            let later = self.replay.later.remove(name).unwrap_or_default();
-            let is_settled = !self.replay.truncated_later.contains(name);
-            let is_whole = self.replay.is_whole || self.replay.truncated.contains(name);
-            let rows = base.scan(table.id, None).map_err(|error| unreadable(error.to_string()))?;
+        let tables = facts.tables.iter().map(|(name, table)| (name.clone(), table.id));
+        let collections = facts.collections.iter().map(|(name, id)| (hidden(name), *id));
+        for (name, id) in tables.chain(collections) {
+            let mut said = self.replay.rows.remove(&name).unwrap_or_default();
+            let later = self.replay.later.remove(&name).unwrap_or_default();
+            let is_settled = !self.replay.truncated_later.contains(&name);
+            let reaches_back = self.replay.is_whole && !(is_hidden(&name) && self.replay.lacks_documents);
+            let is_whole = reaches_back || self.replay.truncated.contains(&name);
+            let rows = base.scan(id, None).map_err(|error| unreadable(error.to_string()))?;
             for row in rows {
                 let row = match row {
                     Ok(row) => row,
@@ -340,28 +410,41 @@ impl Check {
                         break;
                     }
                 };
-                self.report.rows += 1;
-                let key = String::from_utf8_lossy(&row.key).into_owned();
+                let (count, proven) = if is_hidden(&name) {
+                    (&mut self.report.documents, &mut self.report.documents_proven)
+                } else {
+                    (&mut self.report.rows, &mut self.report.rows_proven)
+                };
+                *count += 1;
+                let label = label(&name, &row.key);
                 let is_settled = is_settled && !later.contains(&row.key);
                 match said.remove(&row.key) {
-                    Some(said) if said.image == Some(fingerprint(&row.image)) => self.report.rows_proven += 1,
+                    Some(said) if said.image == Some(fingerprint(&row.image)) => *proven += 1,
                     Some(said) if is_settled => {
                         let what = if said.image.is_some() { "has another image" } else { "should be gone" };
-                        let message = format!("row {key:?} of {name:?} {what}, says event {} here", said.sequence);
+                        let message = format!("{label} {what}, says event {} here", said.sequence);
                         self.find(&said.file, Some(said.offset), message);
                     }
                     None if is_whole && is_settled => {
-                        self.find(path, None, format!("row {key:?} of {name:?} has no event in the log"));
+                        self.find(path, None, format!("{label} has no event in the log"));
                     }
                     _ => {}
                 }
             }
             for (key, said) in said {
                 if said.image.is_some() && is_settled && !later.contains(&key) {
-                    let key = String::from_utf8_lossy(&key).into_owned();
-                    let message = format!("row {key:?} of {name:?} is missing, says event {} here", said.sequence);
+                    let message = format!("{} is missing, says event {} here", label(&name, &key), said.sequence);
                     self.find(&said.file, Some(said.offset), message);
                 }
+            }
+        }
+        // Collections that the log knows and the checkpoint does not.
+        let mut lost: Vec<_> = std::mem::take(&mut self.replay.rows).into_iter().collect();
+        lost.retain(|(name, _)| is_hidden(name) && !self.replay.truncated_later.contains(name));
+        for (name, said) in lost {
+            for (key, said) in said.into_iter().filter(|(_, said)| said.image.is_some()) {
+                let message = format!("{} is missing, says event {} here", label(&name, &key), said.sequence);
+                self.find(&said.file, Some(said.offset), message);
             }
         }
         Ok(())
@@ -388,7 +471,7 @@ fn next_frame(bytes: &[u8], from: usize, next: Sequence) -> Option<(usize, Heade
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
 
-    use super::super::contract::{batch, commit, insert, tiny, write};
+    use super::super::contract::{batch, commit, document, documents, insert, tiny, write};
     use super::super::{EmbeddedOptions, EmbeddedStore, Retention, Store};
     use super::*;
 
@@ -468,9 +551,9 @@ mod tests {
         let table = facts.table_id("t").unwrap();
         let mut overlay = super::super::rows::Overlay::default();
         let row = |key: &'static str| Bytes::from_static(key.as_bytes());
-        overlay.apply(table, Operation::Update, &row("k1"), Some(&row("another image")));
-        overlay.apply(table, Operation::Delete, &row("k2"), None);
-        overlay.apply(table, Operation::Insert, &row("nobody knows"), Some(&row("x")));
+        overlay.set(table, row("k1"), Some(row("another image")));
+        overlay.set(table, row("k2"), None);
+        overlay.set(table, row("nobody knows"), Some(row("x")));
         views.write(&overlay, &facts, &facts, &Retention::unlimited(), |_| ()).unwrap();
         drop(views);
         let report = verify(dir.path()).unwrap();
@@ -484,10 +567,49 @@ mod tests {
     }
 
     #[test]
+    fn documents_that_the_log_does_not_tell_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(EmbeddedOptions::new(dir.path())).unwrap();
+        let some = ["a", "b"].map(|key| document("c", key, Some("1"))).to_vec();
+        commit(&*store, documents(&*store, some)).unwrap();
+        commit(&*store, batch(1, vec![insert("t", "k", "1")])).unwrap();
+        store.close().unwrap();
+        drop(store);
+        let report = verify(dir.path()).unwrap();
+        assert_eq!((report.findings, report.documents, report.documents_proven), (vec![], 2, 2));
+        let path = dir.path().join(checkpoint::FILE);
+        let views = Views::open(path.clone(), 1 << 20).unwrap();
+        let Found::Checkpoint(found) = views.load().unwrap() else { panic!("there is a checkpoint") };
+        let mut facts = found.0;
+        let collection = facts.collections["c"];
+        let mut overlay = super::super::rows::Overlay::default();
+        overlay.set(collection, "a".into(), Some("2".into()));
+        overlay.set(collection, "b".into(), None);
+        overlay.set(collection, "n".into(), Some("3".into()));
+        views.write(&overlay, &facts, &facts, &Retention::unlimited(), |_| ()).unwrap();
+        drop(views);
+        let messages: Vec<_> = verify(dir.path()).unwrap().findings.iter().map(ToString::to_string).collect();
+        assert_eq!(messages.len(), 3, "{messages:?}");
+        assert!(messages.iter().any(|m| m.contains("document \"a\" of \"c\" has another image")));
+        assert!(messages.iter().any(|m| m.contains("document \"b\" of \"c\" is missing")));
+        assert!(messages.iter().any(|m| m.contains("document \"n\" of \"c\" has no event")));
+
+        // The whole collection.
+        let views = Views::open(path, 1 << 20).unwrap();
+        let before = facts.clone();
+        facts.collections.remove("c");
+        views.write(&super::super::rows::Overlay::default(), &facts, &before, &Retention::unlimited(), |_| ()).unwrap();
+        drop(views);
+        let messages: Vec<_> = verify(dir.path()).unwrap().findings.iter().map(ToString::to_string).collect();
+        assert_eq!(messages.len(), 2, "{messages:?}");
+        assert!(messages.iter().all(|m| m.contains("of \"c\" is missing")));
+    }
+
+    #[test]
     fn a_missing_segment_and_a_used_folder_are_told() {
         let dir = filled(Retention::unlimited(), true);
         let names = segments_in(&Disk, &dir.path().join(LOG)).unwrap();
-        std::fs::remove_file(dir.path().join(LOG).join(segment::file_name(names[1]))).unwrap();
+        std::fs::remove_file(dir.path().join(LOG).join(names[1].file_name())).unwrap();
         let report = verify(dir.path()).unwrap();
         assert!(report.findings.iter().any(|finding| finding.message.contains("are missing")));
         let store = EmbeddedStore::open(EmbeddedOptions::new(tempfile::tempdir().unwrap().path())).unwrap();

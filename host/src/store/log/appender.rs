@@ -5,6 +5,7 @@
 use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::super::Sequence;
 use super::super::medium::{Medium, is_full};
@@ -12,7 +13,7 @@ use super::cache::FrameCache;
 use super::files::{Files, SPARE};
 use super::frame::{Encoded, Frames};
 use super::index::MemoryIndex;
-use super::segment::{SEGMENT_HEADER, Segment, encode_header, file_name};
+use super::segment::{SEGMENT_HEADER, Segment, encode_header};
 
 /// When a segment is full.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +86,7 @@ impl Appender {
     /// Whether this many more bytes still go into the active segment.
     pub(crate) fn fits(&self, bytes: u64, first: Sequence) -> bool {
         let events = first.saturating_sub(self.active.first);
-        events == 0
+        self.end == 0
             || !(self.end + bytes > self.roll_at.bytes
                 || (events >= self.roll_at.early_events && self.end >= self.roll_at.early_bytes))
     }
@@ -95,7 +96,8 @@ impl Appender {
         if self.synced < self.end {
             self.sync()?;
         }
-        let path = self.folder.join(file_name(first));
+        let name = self.active.name().next(first);
+        let path = self.folder.join(name.file_name());
         let made = match self.files.take_spare(|| self.medium.rename(&self.folder.join(SPARE), &path)) {
             Some(spare) => spare.map(|file| (file, self.files.room)),
             None => self.medium.create(&path).map(|file| (file, 0)),
@@ -108,7 +110,7 @@ impl Appender {
             .sync_folder(&self.folder)
             .map_err(|error| AppendError::Fatal(format!("{} cannot be synced: {error}", self.folder.display())))?;
         let index = MemoryIndex::new(first, SEGMENT_HEADER as u32);
-        let next = Arc::new(Segment::with_index(path, file, index, room));
+        let next = Arc::new(Segment::with_index(&self.folder, name, file, index, room));
         self.unsealed = Some(std::mem::replace(&mut self.active, next));
         self.published = false;
         self.end = 0;
@@ -184,14 +186,19 @@ impl Appender {
         self.synced == self.end
     }
 
-    /// Lets readers see what was written: fills the index and the cache. Answers a segment that they do not know yet.
-    pub(crate) fn publish(&mut self, cache: &FrameCache) -> Option<Arc<Segment>> {
+    /// Lets readers see what was written, up to the batch with this ordinal: fills the index and the cache. Answers a
+    /// segment that they do not know yet.
+    pub(crate) fn publish(&mut self, cache: &FrameCache, ordinal: u64) -> Option<Arc<Segment>> {
+        self.active.ordinal.store(ordinal, Ordering::Relaxed);
         self.active.push(&self.pending);
         // Only the newest are worth their memory, and all of them may be more than the cache holds.
         let mut at = self.end;
         for (len, frame) in self.pending.drain(..).rev() {
             at -= len;
-            cache.put((self.active.number, at as u32), frame);
+            // Nobody reads a frame without events again before the next start.
+            if frame.iter().any(|frame| frame.events > 0) {
+                cache.put((self.active.number, at as u32), frame);
+            }
         }
         if let Some(before) = self.unsealed.take() {
             self.files.seal(before);

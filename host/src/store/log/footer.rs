@@ -24,7 +24,7 @@ use super::super::Sequence;
 use super::super::medium::MediumFile;
 use super::codec::{Reader, put_bytes, put_number, u32_at, u64_at};
 use super::frame::{Damage, HEADER, Header};
-use super::index::{MemoryIndex, Selector, Window, every, in_order};
+use super::index::{Extent, MemoryIndex, Selector, Window, every, in_order};
 
 pub(crate) const TRAILER: usize = 72;
 pub(crate) const MAGIC: &[u8; 8] = b"cdc-foot";
@@ -207,17 +207,19 @@ impl Footer {
         self.trailer.last_timestamp_ms
     }
 
-    /// Where a frame is: offset and length.
-    pub(crate) fn extent(&self, frame: u32) -> std::io::Result<(u32, u32)> {
+    /// Where a frame is.
+    pub(crate) fn extent(&self, frame: u32) -> std::io::Result<Extent> {
         let mut bytes = [0; 16];
         if frame + 1 < self.trailer.frames {
             self.file.read_at(&mut bytes, self.start + u64::from(frame) * 8)?;
         } else {
             self.file.read_at(&mut bytes[..8], self.start + u64::from(frame) * 8)?;
             bytes[8..12].copy_from_slice(&(self.start as u32).to_le_bytes());
+            bytes[12..].copy_from_slice(&((self.next() - self.trailer.first) as u32).to_le_bytes());
         }
-        let at = u32_at(&bytes, 0);
-        Ok((at, u32_at(&bytes, 8).saturating_sub(at)))
+        let offset = u32_at(&bytes, 0);
+        let len = u32_at(&bytes, 8).saturating_sub(offset);
+        Ok(Extent { offset, len, has_events: u32_at(&bytes, 12) > u32_at(&bytes, 4) })
     }
 
     /// The frame that holds a sequence number; none when it is before the segment.
@@ -236,7 +238,7 @@ impl Footer {
         while low < high {
             let middle = low + (high - low) / 2;
             let mut bytes = [0; HEADER];
-            self.file.read_at(&mut bytes, u64::from(self.extent(middle)?.0))?;
+            self.file.read_at(&mut bytes, u64::from(self.extent(middle)?.offset))?;
             let later = match Header::decode(&bytes) {
                 Ok(header) => header.timestamp_ms > since_ms,
                 // Damage is found and named when the frame is read; here it must only not be passed over.

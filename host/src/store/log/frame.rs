@@ -7,7 +7,8 @@
 //! header, 44 bytes, little-endian
 //!    0 u32 crc32c of bytes 4..44         20 u32 events
 //!    4 u16 mark 0xCDC1                   24 u32 synced: everything below this offset in the file was durable when
-//!    6 u8  flags: 1 lz4, 2 more, 4 pack         the frame was written
+//!    6 u8  flags: 1 lz4, 2 more, 4 pack,        the frame was written
+//!          8 documents
 //!    7 u8  0                             28 u64 sequence number of the first event (or of the next one, without events)
 //!    8 u32 stored payload bytes          36 u64 timestamp in ms since 1970
 //!   12 u32 payload bytes, unpacked
@@ -18,10 +19,15 @@
 //!   schemas    n, then n times: table, version, definition
 //!   positions  n, then n times: source, position
 //!   cursors    n, then n times: subscription, sequence number
+//!   documents  when flagged: length of what follows, n, then n times: collection's name; n, then n times: number of the
+//!              collection's name, kind (0 removed, 1 set), key, [value]
 //!   entries    12 bytes per event: u16 table, u8 operation, u8 flags (1 before, 2 after, 4 origin),
 //!              u32 crc32c of the key, u32 offset of the body
 //!   bodies     schema version, [origin], key, [before], [after]
 //! ```
+//! Schemas, positions and cursors are in a batch's first frame. Its documents come before its events, in as many frames
+//! as they take, of which all but the last have no events.
+//!
 //! Numbers without a width are LEB128; text and bytes are a length and the bytes. A frame names its tables and origins
 //! itself, so that any frame can be read on its own. Entries have a fixed size, so that a selective read passes over
 //! events without touching their images.
@@ -39,7 +45,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::{Batch, Event, Operation, Origin, SchemaVersion, Sequence, Write};
+use super::super::{Batch, Document, Event, Operation, Origin, SchemaVersion, Sequence, Write};
 use super::codec::{Reader, put_bytes, put_number, u16_at, u32_at, u64_at};
 
 pub(crate) const HEADER: usize = 44;
@@ -51,6 +57,8 @@ pub(crate) const MORE: u8 = 2;
 
 /// The payload is other frames.
 pub(crate) const PACK: u8 = 4;
+/// The payload has documents.
+pub(crate) const DOCUMENTS: u8 = 8;
 
 const ENTRY: usize = 12;
 const HAS_BEFORE: u8 = 1;
@@ -156,25 +164,38 @@ impl Encoded {
 pub(crate) fn encode(batch: &Batch, first: Sequence) -> Encoded {
     let mut encoded = Encoded::default();
     let mut from = 0;
+    let mut documents = &batch.documents[..];
+    let mut is_first = true;
     loop {
         let mut size = 0;
+        let mut count = 0;
+        for document in documents {
+            let document = 8 + document.key.len() + document.value.as_ref().map_or(0, Bytes::len);
+            if count > 0 && size + document > PAYLOAD_TARGET {
+                break;
+            }
+            size += document;
+            count += 1;
+        }
+        let (here, later) = documents.split_at(count);
+        documents = later;
         let mut to = from;
-        while to < batch.writes.len() && to - from < EVENTS_MAX {
+        while later.is_empty() && to < batch.writes.len() && to - from < EVENTS_MAX {
             let write = &batch.writes[to];
             let images = write.before.as_ref().map_or(0, Bytes::len) + write.after.as_ref().map_or(0, Bytes::len);
             let event = ENTRY + 8 + write.key.len() + images;
-            if to > from && size + event > PAYLOAD_TARGET {
+            if size > 0 && size + event > PAYLOAD_TARGET {
                 break;
             }
             size += event;
             to += 1;
         }
-        let more = to < batch.writes.len();
-        let notes = (from == 0).then_some(batch);
-        let raw = Bytes::from(encode_payload(&batch.writes[from..to], notes, size));
+        let more = to < batch.writes.len() || !later.is_empty();
+        let notes = std::mem::take(&mut is_first).then_some(batch);
+        let raw = Bytes::from(encode_payload(&batch.writes[from..to], notes, here, size));
         let at = encoded.bytes.len();
         let mut header = Header {
-            flags: if more { MORE } else { 0 },
+            flags: if more { MORE } else { 0 } | if here.is_empty() { 0 } else { DOCUMENTS },
             stored: 0,
             raw: 0,
             payload_crc: 0,
@@ -265,7 +286,7 @@ fn unpack(header: &Header, stored: &[u8]) -> Result<Vec<u8>, Damage> {
     Ok(raw)
 }
 
-fn encode_payload(writes: &[Write], notes: Option<&Batch>, size: usize) -> Vec<u8> {
+fn encode_payload(writes: &[Write], notes: Option<&Batch>, documents: &[Document], size: usize) -> Vec<u8> {
     // Dictionaries first: their order is that of first use.
     let mut tables: Vec<&Arc<str>> = Vec::new();
     let mut table_numbers: HashMap<&str, u16> = HashMap::new();
@@ -326,6 +347,9 @@ fn encode_payload(writes: &[Write], notes: Option<&Batch>, size: usize) -> Vec<u
     } else {
         out.extend_from_slice(&[0; 3]);
     }
+    if !documents.is_empty() {
+        put_documents(&mut out, documents);
+    }
 
     let entries = out.len();
     let bodies = entries + writes.len() * ENTRY;
@@ -351,6 +375,39 @@ fn encode_payload(writes: &[Write], notes: Option<&Batch>, size: usize) -> Vec<u
         }
     }
     out
+}
+
+fn put_documents(out: &mut Vec<u8>, documents: &[Document]) {
+    let mut names: Vec<&Arc<str>> = Vec::new();
+    let mut numbers: HashMap<&str, u64> = HashMap::new();
+    let mut last: Option<(&Arc<str>, u64)> = None;
+    let mut section = Vec::new();
+    let mut bodies = Vec::new();
+    put_number(&mut bodies, documents.len() as u64);
+    for document in documents {
+        let name = &document.collection;
+        let number = match last {
+            Some((last, number)) if Arc::ptr_eq(last, name) || last == name => number,
+            _ => *numbers.entry(name).or_insert_with(|| {
+                names.push(name);
+                names.len() as u64 - 1
+            }),
+        };
+        last = Some((name, number));
+        put_number(&mut bodies, number);
+        bodies.push(u8::from(document.value.is_some()));
+        put_bytes(&mut bodies, &document.key);
+        if let Some(value) = &document.value {
+            put_bytes(&mut bodies, value);
+        }
+    }
+    put_number(&mut section, names.len() as u64);
+    for name in names {
+        put_bytes(&mut section, name.as_bytes());
+    }
+    put_number(out, (section.len() + bodies.len()) as u64);
+    out.extend_from_slice(&section);
+    out.extend_from_slice(&bodies);
 }
 
 /// The hash under which the log knows a key. Part of the format.
@@ -388,6 +445,8 @@ pub(crate) struct Frame {
     pub(crate) tables: Vec<Arc<str>>,
     pub(crate) notes: Notes,
     origins: Vec<Arc<Origin>>,
+    /// The part of `raw` with the documents: empty without any. Readers of events pass over it.
+    documents: Bytes,
     raw: Bytes,
     entries: usize,
 }
@@ -405,7 +464,7 @@ impl Frame {
         while let Some(h) = raw.get(at..).and_then(|rest| rest.first_chunk::<HEADER>()) {
             let inner = Header::fields(h);
             let end = at + HEADER + inner.stored as usize;
-            if inner.flags != 0 || inner.first != next || inner.stored != inner.raw || end > raw.len() {
+            if inner.flags & !DOCUMENTS != 0 || inner.first != next || inner.stored != inner.raw || end > raw.len() {
                 return Err(Damage("a pack holds what is no frame"));
             }
             let frame = Self::parse(&inner, raw.slice(at + HEADER..end), frames.last())?;
@@ -449,6 +508,7 @@ impl Frame {
         for _ in 0..reader.count()? {
             notes.cursors.push((reader.text()?.to_owned(), reader.number()?));
         }
+        let documents = if header.flags & DOCUMENTS != 0 { raw.slice_ref(reader.bytes()?) } else { Bytes::new() };
         let entries = reader.at;
         if (raw.len() - entries) / ENTRY < header.events as usize {
             return Err(Damage("a frame is too short for its events"));
@@ -460,6 +520,7 @@ impl Frame {
             tables,
             notes,
             origins,
+            documents,
             raw,
             entries,
         };
@@ -522,6 +583,32 @@ impl Frame {
         let table = self.tables.get(usize::from(entry.table)).cloned().ok_or(Damage("an event's table is unknown"))?;
         let write = Write { table, key, operation: entry.operation, before, after, schema_version, origin };
         Ok(Event { sequence: self.first.saturating_add(u64::from(i)), timestamp_ms: self.timestamp_ms, write })
+    }
+
+    /// The documents, as they were written. They share the frame's memory.
+    pub(crate) fn documents(&self) -> Result<Vec<Document>, Damage> {
+        if self.documents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reader = Reader { bytes: &self.documents, at: 0 };
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for _ in 0..reader.count()? {
+            names.push(reader.text()?.into());
+        }
+        let mut documents = Vec::new();
+        for _ in 0..reader.count()? {
+            let number = reader.number32()? as usize;
+            let collection = names.get(number).cloned().ok_or(Damage("a document's collection is unknown"))?;
+            let kind = reader.byte()?;
+            let key = self.documents.slice_ref(reader.bytes()?);
+            let value = match kind {
+                0 => None,
+                1 => Some(self.documents.slice_ref(reader.bytes()?)),
+                _ => return Err(Damage("a document is of an unknown kind")),
+            };
+            documents.push(Document { collection, key, value });
+        }
+        Ok(documents)
     }
 
     fn body(&self, entry: &Entry) -> Reader<'_> {

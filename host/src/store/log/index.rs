@@ -39,6 +39,15 @@ pub(crate) struct FrameAt {
     pub(crate) timestamp_ms: u64,
 }
 
+/// Where a frame is in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+    /// A frame of documents, schemas, positions or cursors alone has none.
+    pub(crate) has_events: bool,
+}
+
 /// By operation, the numbers of the frames that hold such events, ascending.
 pub(crate) type Lists = [Vec<u32>; 4];
 
@@ -142,11 +151,12 @@ impl MemoryIndex {
         (self.frames.first().map_or(0, |f| f.timestamp_ms), self.frames.last().map_or(0, |f| f.timestamp_ms))
     }
 
-    /// Where a frame is: offset and length.
-    pub(crate) fn extent(&self, frame: u32) -> Option<(u32, u32)> {
-        let at = self.frames.get(frame as usize)?.offset;
-        let end = self.frames.get(frame as usize + 1).map_or(self.end, |next| next.offset);
-        Some((at, end - at))
+    /// Where a frame is.
+    pub(crate) fn extent(&self, frame: u32) -> Option<Extent> {
+        let at = self.frames.get(frame as usize)?;
+        let behind = (self.end, self.next.saturating_sub(self.first) as u32);
+        let (end, next) = self.frames.get(frame as usize + 1).map_or(behind, |next| (next.offset, next.first));
+        Some(Extent { offset: at.offset, len: end - at.offset, has_events: next > at.first })
     }
 
     /// The frame that holds a sequence number; none when it is before the segment.

@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::super::medium::Medium;
 use super::frame::{Damage, Frame, HEADER, Header, MORE, PACK, put_pack, put_packed};
@@ -23,7 +24,8 @@ const PACK_BYTES: usize = 48 << 10;
 
 /// Whether a segment is sealed and of small frames.
 pub(crate) fn is_worth_it(segment: &Segment) -> bool {
-    segment.trailer().is_some_and(|trailer| {
+    // One without events is removed before long.
+    segment.trailer().filter(|_| segment.has_events()).is_some_and(|trailer| {
         let len = segment.file.len().unwrap_or(0).saturating_sub(trailer.footer_len());
         !trailer.is_packed && trailer.frames >= FRAMES_MIN && len / u64::from(trailer.frames) < FRAME_SMALL
     })
@@ -47,7 +49,11 @@ pub(crate) fn pack(segment: &Segment, folder: &Path, medium: &dyn Medium) -> io:
     medium.rename(&path, &segment.path)?;
     medium.sync_folder(folder)?;
     let trailer = Segment::read_trailer(&*file, out.len() as u64)?;
-    Ok(trailer.map(|trailer| Segment::sealed(segment.path.clone(), file, trailer)))
+    Ok(trailer.map(|trailer| {
+        let packed = Segment::sealed(folder, segment.name(), file, trailer);
+        packed.ordinal.store(segment.ordinal.load(Ordering::Relaxed), Ordering::Relaxed);
+        packed
+    }))
 }
 
 fn damaged(path: &Path, at: usize, damage: Damage) -> io::Error {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::{Bounds, EventRange, EventSlice, StoreError};
 use super::cache::FrameCache;
 use super::frame::{Frame, key_hash};
-use super::index::{Selector, Window};
+use super::index::{Extent, Selector, Window};
 use super::segment::Segment;
 
 /// Frames asked for at a time: few at first, since the newest ten events are in the last of them as a rule.
@@ -81,7 +81,10 @@ impl Picker<'_> {
             segment.candidates(&selector, window, &mut frames)?;
             let Some(&last) = frames.last() else { break };
             for &number in &frames {
-                let (offset, len) = segment.extent(number)?;
+                let Extent { offset, len, has_events } = segment.extent(number)?;
+                if !has_events {
+                    continue;
+                }
                 let place = (segment.number, offset);
                 let frames = match cache.get(place) {
                     Some(frames) => frames,

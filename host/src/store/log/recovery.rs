@@ -13,7 +13,7 @@
 use std::path::Path;
 
 use super::super::Sequence;
-use super::frame::{Damage, Frame, HEADER, Header, MARK, MORE};
+use super::frame::{DOCUMENTS, Damage, Frame, HEADER, Header, MARK, MORE};
 use super::index::MemoryIndex;
 use super::segment::{SEGMENT_HEADER, SegmentHeader, decode_header};
 
@@ -95,7 +95,7 @@ fn read_frame(bytes: &[u8], at: usize, next: Sequence) -> Result<(Header, Vec<Fr
     }
     let stored = bytes.get(at + HEADER..at + header.len() as usize).ok_or(Damage("a frame is cut short"))?;
     let frames = Frame::decode(&header, stored)?;
-    if header.flags & MORE != 0 && header.events == 0 {
+    if header.flags & (MORE | DOCUMENTS) == MORE && header.events == 0 {
         return Err(Damage("a batch goes on after a frame without events"));
     }
     if at + header.len() as usize > u32::MAX as usize {
@@ -141,6 +141,7 @@ pub fn recover_bytes(data: &[u8]) -> u64 {
                 events += 1;
             }
         }
+        total += frame.documents().map_or(0, |documents| documents.len());
     });
     if let Ok(scan) = scanned {
         let _ = super::footer::encode(&scan.index, false);

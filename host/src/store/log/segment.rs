@@ -1,5 +1,9 @@
 //! A segment: one file of the log, `<20-digit first sequence number>.seg`.
 //!
+//! A segment may fill up without an event, with documents and cursors. The next one then starts with the same sequence
+//! number and is the next part: `<20-digit first sequence number>-<6-digit part>.seg`, from 1. Segments without events
+//! are removed as soon as a checkpoint has what they hold, so that parts before the last may be missing.
+//!
 //! ```text
 //! header, 64 bytes, little-endian
 //!    0 "cdc-log\n"    8 u32 format version    12 u32 64    16 u64 first sequence number
@@ -7,6 +11,8 @@
 //! frames, one after another without a gap
 //! then, while the segment is written: zeros; once it is sealed: the footer, up to the end of the file
 //! ```
+//! Version 1 is version 2 without documents: both are read. A file of version 1 that is written on becomes version 2 first.
+//!
 //! The zeros are really written, ahead of the frames: a sync then changes no metadata, which is several times faster
 //! than appending. A segment never changes once it is sealed; retention removes it as a whole.
 
@@ -21,12 +27,12 @@ use super::super::{Sequence, StoreError};
 use super::codec::{u32_at, u64_at};
 use super::footer::{Footer, FooterError, TRAILER, Trailer};
 use super::frame::{Damage, Frame, Frames, HEADER, Header};
-use super::index::{MemoryIndex, Selector, Window, rebuild};
+use super::index::{Extent, MemoryIndex, Selector, Window, rebuild};
 
 pub(crate) const SEGMENT_HEADER: usize = 64;
 pub(crate) const MAGIC: &[u8; 8] = b"cdc-log\n";
 /// The format this binary writes, and the newest it reads.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// What `room` says of a segment that must not be written any more.
 pub(crate) const SEALED: u64 = u64::MAX;
 
@@ -62,15 +68,43 @@ pub(crate) fn decode_header(bytes: &[u8]) -> SegmentHeader {
     SegmentHeader::First(u64_at(header, 16))
 }
 
-/// The name of the segment that starts with a sequence number.
-pub(crate) fn file_name(first: Sequence) -> String {
-    format!("{first:020}.seg")
+/// What a segment's file is called after. Ordered as the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name {
+    /// The first sequence number.
+    pub(crate) first: Sequence,
+    /// 0, unless segments without events that start with the same number came before.
+    pub(crate) part: u32,
 }
 
-/// What a file's name says, if it is a segment's.
-pub(crate) fn first_of_name(name: &str) -> Option<Sequence> {
-    let digits = name.strip_suffix(".seg")?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+impl Name {
+    /// The name of the segment after this one, which starts with `first`.
+    pub(crate) fn next(self, first: Sequence) -> Self {
+        Self { first, part: if first == self.first { self.part + 1 } else { 0 } }
+    }
+
+    pub(crate) fn file_name(self) -> String {
+        let Self { first, part } = self;
+        if part == 0 { format!("{first:020}.seg") } else { format!("{first:020}-{part:06}.seg") }
+    }
+
+    /// What a file's name says, if it is a segment's.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let number = |digits: &str, len: usize| {
+            (digits.len() >= len && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse::<u64>().ok())?
+        };
+        let stem = name.strip_suffix(".seg")?;
+        let (first, part) = stem.split_once('-').map_or((stem, None), |(first, part)| (first, Some(part)));
+        let part = part.map_or(Some(0), |part| number(part, 6)?.try_into().ok())?;
+        let name_of = Self { first: number(first, 20)?, part };
+        (name_of.file_name() == name).then_some(name_of)
+    }
+}
+
+/// The name of the first segment that starts with a sequence number.
+#[cfg(test)]
+pub(crate) fn file_name(first: Sequence) -> String {
+    Name { first, part: 0 }.file_name()
 }
 
 /// Where the index of a segment is.
@@ -88,6 +122,9 @@ pub(crate) struct Segment {
     /// Tells this file from any other this process has opened, one of the same name included.
     pub(crate) number: u64,
     pub(crate) first: Sequence,
+    pub(crate) part: u32,
+    /// The newest batch in it, counted from this start: a checkpoint that stands for it has all that the segment holds.
+    pub(crate) ordinal: AtomicU64,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn MediumFile>,
     index: RwLock<Index>,
@@ -100,11 +137,19 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// A segment to be written, or whose index was rebuilt.
-    pub(crate) fn with_index(path: PathBuf, file: Arc<dyn MediumFile>, index: MemoryIndex, room: u64) -> Self {
+    pub(crate) fn with_index(
+        folder: &Path,
+        name: Name,
+        file: Arc<dyn MediumFile>,
+        index: MemoryIndex,
+        room: u64,
+    ) -> Self {
         Self {
             number: next_number(),
-            first: index.first,
-            path,
+            first: name.first,
+            part: name.part,
+            ordinal: AtomicU64::new(0),
+            path: folder.join(name.file_name()),
             file,
             index: RwLock::new(Index::Memory(index)),
             room: Mutex::new(room),
@@ -113,11 +158,13 @@ impl Segment {
     }
 
     /// A sealed segment.
-    pub(crate) fn sealed(path: PathBuf, file: Arc<dyn MediumFile>, trailer: Trailer) -> Self {
+    pub(crate) fn sealed(folder: &Path, name: Name, file: Arc<dyn MediumFile>, trailer: Trailer) -> Self {
         Self {
             number: next_number(),
-            first: trailer.first,
-            path,
+            first: name.first,
+            part: name.part,
+            ordinal: AtomicU64::new(0),
+            path: folder.join(name.file_name()),
             file,
             index: RwLock::new(Index::Unread(trailer)),
             room: Mutex::new(SEALED),
@@ -131,6 +178,15 @@ impl Segment {
         let mut bytes = [0; TRAILER];
         file.read_at(&mut bytes, at)?;
         Ok(Trailer::decode(&bytes).filter(|trailer| trailer.footer_len() + SEGMENT_HEADER as u64 <= len))
+    }
+
+    pub(crate) fn name(&self) -> Name {
+        Name { first: self.first, part: self.part }
+    }
+
+    /// Whether it holds an event.
+    pub(crate) fn has_events(&self) -> bool {
+        self.next() > self.first
     }
 
     /// The sequence number after the last.
@@ -229,7 +285,7 @@ impl Segment {
         if later >= count {
             return Ok(self.next() - 1);
         }
-        let (offset, len) = self.extent(later)?;
+        let Extent { offset, len, .. } = self.extent(later)?;
         // In a pack, only its last batches may be later.
         let frames = self.read_frames(offset, len)?;
         let later = frames.iter().find(|frame| frame.timestamp_ms > since_ms).or(frames.first());
@@ -254,8 +310,8 @@ impl Segment {
         Ok(())
     }
 
-    /// Where a frame is: offset and length.
-    pub(crate) fn extent(&self, frame: u32) -> Result<(u32, u32), StoreError> {
+    /// Where a frame is.
+    pub(crate) fn extent(&self, frame: u32) -> Result<Extent, StoreError> {
         let extent = match &*self.read() {
             Index::Memory(index) => index.extent(frame),
             Index::Footer(footer) if frame < footer.frames() => {
