@@ -61,10 +61,20 @@ impl Cors {
         let allowed = self.allowed(origin);
         let more = [
             ("access-control-allow-methods", "GET, POST, PUT, DELETE, OPTIONS"),
-            ("access-control-allow-headers", "Content-Type, Authorization"),
+            ("access-control-allow-headers", "Content-Type, Authorization, Last-Event-ID"),
             ("access-control-max-age", "600"),
         ];
         self.headers(origin).chain(more.into_iter().filter(move |_| allowed.is_some()))
+    }
+
+    /// Whether a page of this origin may open a WebSocket to this host. Browsers ask nobody before they open one, so
+    /// this is all that keeps other sites from reading along: the service's own pages may, and those that CORS lets in.
+    pub fn admits(&self, origin: &str, host: Option<&str>) -> bool {
+        let is_own = || {
+            let (_, authority) = origin.split_once("://")?;
+            Some(authority.eq_ignore_ascii_case(host?))
+        };
+        self.allowed(Some(origin)).is_some() || is_own() == Some(true)
     }
 
     /// The value of `access-control-allow-origin`.
@@ -123,6 +133,24 @@ mod tests {
         {
             assert_eq!(cors.headers(origin).collect::<Vec<_>>(), [("vary", "Origin")]);
             assert_eq!(cors.preflight_headers(origin).collect::<Vec<_>>(), [("vary", "Origin")]);
+        }
+    }
+
+    #[test]
+    fn a_socket_is_for_our_own_pages_and_for_those_that_are_let_in() {
+        let (none, listed) = (parse(&[]), parse(&["https://a.example"]));
+        assert!(none.admits("http://localhost:8002", Some("LOCALHOST:8002")));
+        assert!(listed.admits("https://A.example", Some("localhost:8002")));
+        assert!(Cors::ANY.admits("null", None));
+        for (origin, host) in [
+            ("http://localhost:8003", Some("localhost:8002")),
+            ("https://b.example", Some("localhost:8002")),
+            ("https://a.example.b", Some("localhost:8002")),
+            ("null", Some("null")),
+            ("", Some("")),
+            ("https://b.example", None),
+        ] {
+            assert!(!none.admits(origin, host) && !listed.admits(origin, host), "{origin}");
         }
     }
 

@@ -51,7 +51,7 @@ impl EventQuery {
     }
 }
 
-fn operation(text: &str) -> Result<Operation, Problem> {
+pub(crate) fn operation(text: &str) -> Result<Operation, Problem> {
     let found = Operation::ALL.iter().find(|operation| operation.as_str().eq_ignore_ascii_case(text));
     found.copied().ok_or_else(|| not_allowed("operation", text, "INSERT, UPDATE, DELETE or TRUNCATE"))
 }
@@ -64,7 +64,7 @@ fn order(text: &str) -> Result<Order, Problem> {
     }
 }
 
-fn within(key: &str, limits: &Limits) -> Result<String, Problem> {
+pub(crate) fn within(key: &str, limits: &Limits) -> Result<String, Problem> {
     if key.len() <= limits.max_key_bytes {
         Ok(key.to_owned())
     } else {

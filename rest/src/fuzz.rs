@@ -1,8 +1,11 @@
 //! Doors for a fuzzer. Whatever bytes come, these must not panic; a panic is a defect.
 
-use crate::{Declaration, InsertBody, Limits, Line, LineSplitter, ReplayRequest, RequestHead, route};
+use crate::{
+    DeadLetterChoice, Declaration, DryRun, InsertBody, Limits, Line, LineSplitter, ReplayRequest, RequestHead, Rewind,
+    Rollback, SubscriptionSpec, route,
+};
 
-/// Routes a head: method, path, query, content type and content encoding, divided by line feeds.
+/// Routes a head: method, path, query, content type, content encoding and last event id, divided by line feeds.
 pub fn head(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut lines = text.split('\n');
@@ -12,6 +15,7 @@ pub fn head(data: &[u8]) {
         query: lines.next(),
         content_type: lines.next(),
         content_encoding: lines.next(),
+        last_event_id: lines.next(),
     };
     if let Err(problem) = route(&head, &Limits::default()) {
         let mut out = Vec::new();
@@ -28,6 +32,12 @@ pub fn body(data: &[u8]) {
     let _ = InsertBody::parse(data, &limits);
     let _ = Declaration::parse(data, "t");
     let _ = ReplayRequest::parse(data, &limits);
+    let _ = (Rewind::parse(data), DryRun::parse(data), DeadLetterChoice::parse(data), Rollback::parse(data));
+    if let Ok(spec) = SubscriptionSpec::parse(data) {
+        let mut written = Vec::new();
+        spec.write(&mut written);
+        assert_eq!(SubscriptionSpec::parse(&written), Ok(spec), "a definition that is read back as another");
+    }
     if let Some((&chunk, stream)) = data.split_first() {
         let cut = lines(stream, usize::from(chunk).max(1), &limits);
         assert_eq!(cut, lines(stream, usize::MAX, &limits), "lines depend on how the stream is cut");
@@ -91,6 +101,13 @@ mod tests {
             b"\r",
             b" ",
             b"columns",
+            b"subscriptions",
+            b"components",
+            b"versions",
+            b"dead-letters",
+            b"\"subscriber\":{\"builtin\":\"console\"}",
+            b"\"start\":7",
+            b"\"grants\":{\"http\":[\"http://[::1]:80\"]}",
             b"\"name\":\"a\"",
             b"application/json",
             b"; charset=",

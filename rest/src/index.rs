@@ -66,6 +66,17 @@ pub(crate) const PATHS: &[PathEntry<'static>] = &[
         path: "/events",
         methods: &[(Method::Get, "Captured events; ?table, operation, key, since, after, limit, order.")],
     },
+    PathEntry {
+        path: "/events/stream",
+        methods: &[(
+            Method::Get,
+            "Events as they come, as Server-Sent Events; ?table, operation, key, since, after, or Last-Event-ID.",
+        )],
+    },
+    PathEntry {
+        path: "/events/ws",
+        methods: &[(Method::Get, "Events as they come, over a WebSocket; ?table, operation, key, since, after.")],
+    },
     PathEntry { path: "/stats", methods: &[(Method::Get, "Counts and rates.")] },
     PathEntry {
         path: "/snapshot/:table",
@@ -84,6 +95,61 @@ pub(crate) const PATHS: &[PathEntry<'static>] = &[
     PathEntry {
         path: "/replay",
         methods: &[(Method::Post, "Rebuild tables from the log and compare them with the live ones.")],
+    },
+    PathEntry { path: "/subscriptions", methods: &[(Method::Get, "Every subscription and how it fares.")] },
+    PathEntry {
+        path: "/subscriptions/:id",
+        methods: &[
+            (Method::Get, "A subscription's definition and how it fares."),
+            (Method::Put, "Define or change a subscription."),
+            (Method::Delete, "Delete a subscription, its cursor and its dead letters."),
+        ],
+    },
+    PathEntry { path: "/subscriptions/:id/pause", methods: &[(Method::Post, "Deliver nothing until it is resumed.")] },
+    PathEntry { path: "/subscriptions/:id/resume", methods: &[(Method::Post, "Go on after a pause or a stop.")] },
+    PathEntry {
+        path: "/subscriptions/:id/rewind",
+        methods: &[(Method::Post, "Go on from another place in the log: {\"to\": 123}, \"beginning\" or \"now\".")],
+    },
+    PathEntry {
+        path: "/subscriptions/:id/test",
+        methods: &[(
+            Method::Post,
+            "Run a component over past events without effects, and compare it with the live one.",
+        )],
+    },
+    PathEntry {
+        path: "/subscriptions/:id/dead-letters",
+        methods: &[(Method::Get, "Events that were given up, with the reason; ?after, limit.")],
+    },
+    PathEntry {
+        path: "/subscriptions/:id/dead-letters/retry",
+        methods: &[(Method::Post, "Deliver dead letters again: {\"sequences\": [1, 2]} or {\"all\": true}.")],
+    },
+    PathEntry {
+        path: "/subscriptions/:id/dead-letters/discard",
+        methods: &[(Method::Post, "Forget dead letters: {\"sequences\": [1, 2]} or {\"all\": true}.")],
+    },
+    PathEntry { path: "/components", methods: &[(Method::Get, "Every component with its current version.")] },
+    PathEntry {
+        path: "/components/:name",
+        methods: &[
+            (Method::Get, "A component: world, imports, and every version."),
+            (Method::Put, "Upload a component (application/wasm) as its next version."),
+            (Method::Delete, "Delete a component with all its versions."),
+        ],
+    },
+    PathEntry {
+        path: "/components/:name/rollback",
+        methods: &[(Method::Post, "Make an earlier version the current one: {\"version\": 2}, or the one before.")],
+    },
+    PathEntry {
+        path: "/components/:name/versions/:version",
+        methods: &[(Method::Get, "A version of a component: world, imports, size, hash.")],
+    },
+    PathEntry {
+        path: "/trace/:table/:key",
+        methods: &[(Method::Get, "What became of a row's events at each subscription.")],
     },
     PathEntry { path: "/healthz", methods: &[(Method::Get, "Whether the service is alive.")] },
     PathEntry { path: "/readyz", methods: &[(Method::Get, "Whether the service takes requests.")] },
@@ -116,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_index_lists_our_paths_and_the_embedders() {
-        let own = [PathEntry { path: "/subscriptions", methods: &[(Method::Get, "Every subscription.")] }];
+        let own = [PathEntry { path: "/console", methods: &[(Method::Get, "For people.")] }];
         let mut out = Vec::new();
         write_index(&mut out, "1.2.3", &own);
         assert_golden("index.json", &out);

@@ -48,6 +48,17 @@ impl RowKey {
         self.0
     }
 
+    /// The key as events show it: a single part as it is; several with `%` and `/` as `%25` and `%2F`, joined by `/`.
+    pub fn joined(&self) -> String {
+        match self.0.as_slice() {
+            [part] => part.clone(),
+            parts => {
+                let escaped = parts.iter().map(|part| part.replace('%', "%25").replace('/', "%2F"));
+                escaped.collect::<Vec<_>>().join("/")
+            }
+        }
+    }
+
     /// The length of the key as events show it: a single part as it is; several with `%` and `/` as `%25` and `%2F`,
     /// joined by `/`.
     fn canonical_bytes(&self) -> usize {

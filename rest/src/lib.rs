@@ -6,7 +6,7 @@
 //! 1. [`route`] decides on the head alone (method, path, query, `Content-Type`, `Content-Encoding`), so that a request
 //!    that cannot succeed is refused before its body is read.
 //! 2. [`Request::body`] says which [`BodyKind`] follows and [`BodyKind::max_bytes`] how much of it to read.
-//! 3. The body is parsed by what its kind names: [`InsertBody`], [`LineSplitter`], [`Declaration`], [`ReplayRequest`].
+//! 3. The body is parsed by what its kind names: [`InsertBody`], [`LineSplitter`], [`Declaration`], [`SubscriptionSpec`]…
 //! 4. The outcome is written into the caller's buffer by one of the writers, or as a [`Problem`].
 //!
 //! Invariants:
@@ -23,6 +23,7 @@ mod declaration;
 mod event;
 mod event_query;
 mod health;
+mod http_origin;
 mod index;
 mod insert_body;
 mod json;
@@ -30,6 +31,8 @@ mod key;
 mod limits;
 mod line_splitter;
 mod media_type;
+mod members;
+mod names;
 mod percent;
 mod place;
 mod problem;
@@ -40,6 +43,12 @@ mod request;
 mod route;
 mod schema;
 mod statistics;
+mod stream;
+mod stream_query;
+mod subscription;
+mod subscription_action;
+mod subscription_reader;
+mod subscription_writer;
 mod table_data;
 mod table_name;
 
@@ -54,11 +63,13 @@ pub use declaration::Declaration;
 pub use event::{EventRef, EventsWriter, Operation, OriginRef, event_id, write_captured, write_event};
 pub use event_query::{EventQuery, Order};
 pub use health::write_health;
+pub use http_origin::{HttpOrigin, HttpScheme, NotAnOrigin, OriginHost};
 pub use index::{Method, PathEntry, write_index};
 pub use insert_body::InsertBody;
 pub use key::RowKey;
 pub use limits::Limits;
 pub use line_splitter::{Line, LineSplitter};
+pub use names::{ComponentName, SubscriptionId};
 pub use problem::Problem;
 pub use problem_code::Code;
 pub use replay::{ReplayRequest, ReplayedTable, write_replay_report};
@@ -66,6 +77,13 @@ pub use request::{BodyKind, InsertFormat, Request};
 pub use route::{RequestHead, route};
 pub use schema::{Column, ColumnType, TableSchema, write_schema, write_schema_history, write_schemas};
 pub use statistics::{Statistics, write_statistics};
+pub use stream::{EVENT_STREAM, write_stream_error, write_stream_event, write_stream_position};
+pub use stream_query::StreamQuery;
+pub use subscription::{
+    Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, Start,
+    Subscriber, SubscriptionSpec,
+};
+pub use subscription_action::{DeadLetterChoice, DeadLetterQuery, DryRun, Rewind, Rollback};
 pub use table_data::{ReplicaWriter, SnapshotWriter};
 pub use table_name::TableName;
 

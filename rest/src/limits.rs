@@ -14,6 +14,8 @@ pub struct Limits {
     pub max_body_bytes: u64,
     /// The longest NDJSON body. It streams, so this bounds time rather than memory.
     pub max_stream_bytes: u64,
+    /// The largest component that can be uploaded. It is held in memory whole while it is compiled.
+    pub max_component_bytes: u64,
     /// The most rows of a JSON array.
     pub max_rows: usize,
     /// How many events a page has when the client does not say.
@@ -30,6 +32,7 @@ impl Default for Limits {
             max_row_bytes: 1 << 20,
             max_body_bytes: 16 << 20,
             max_stream_bytes: 1 << 30,
+            max_component_bytes: 64 << 20,
             max_rows: 100_000,
             default_page: 1_000,
             max_page: 10_000,

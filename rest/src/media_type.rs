@@ -28,6 +28,24 @@ pub(crate) fn require_json(content_type: Option<&str>) -> Result<(), Problem> {
     }
 }
 
+/// The body must be a component. Without a type it may be one as well: what it is, its first bytes say, and they are
+/// looked at in any case.
+pub(crate) fn require_component(content_type: Option<&str>) -> Result<(), Problem> {
+    const ALLOWED: &str = "application/wasm, application/octet-stream";
+    let Some(given) = content_type.map(str::trim).filter(|given| !given.is_empty()) else { return Ok(()) };
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if ALLOWED.split(", ").any(|allowed| essence.eq_ignore_ascii_case(allowed)) {
+        return Ok(());
+    }
+    // curl's own choice for `--data-binary`, which is how most will come.
+    let hint = match essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        true => "; with curl, use --upload-file, or add -H 'Content-Type: application/wasm'",
+        false => "",
+    };
+    let detail = format!("the Content-Type is {}; allowed is {ALLOWED}{hint}", excerpt(given));
+    Err(Problem::new(Code::UnsupportedMediaType, detail).with_hint("accept", ALLOWED))
+}
+
 /// The body must come as it is: a compressed one could grow beyond every limit.
 pub(crate) fn require_identity(content_encoding: Option<&str>) -> Result<(), Problem> {
     match content_encoding.map(str::trim) {
@@ -110,6 +128,18 @@ mod tests {
         let mut body = Vec::new();
         problem.unwrap_or_else(|| panic!("it was taken")).write(&mut body);
         assert_golden("problem-unsupported-media-type.json", &body);
+    }
+
+    #[test]
+    fn a_component_needs_no_type_but_may_not_have_another() {
+        for fine in [None, Some(" "), Some("application/wasm"), Some("Application/Octet-Stream; x=y")] {
+            assert_eq!(require_component(fine), Ok(()));
+        }
+        for other in ["text/plain", "application/json", "application/wasm+json"] {
+            assert!(require_component(Some(other)).is_err_and(|problem| problem.status() == 415), "{other}");
+        }
+        let problem = require_component(Some("application/x-www-form-urlencoded")).err();
+        assert!(problem.is_some_and(|problem| problem.detail().contains("--upload-file")));
     }
 
     #[test]

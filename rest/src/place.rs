@@ -2,6 +2,22 @@
 
 use crate::Method;
 
+/// What is to be done with a subscription.
+#[derive(Clone, Copy)]
+pub(crate) enum SubscriptionAction {
+    Pause,
+    Resume,
+    Rewind,
+    Test,
+}
+
+/// What is to be done with dead letters.
+#[derive(Clone, Copy)]
+pub(crate) enum DeadLettersAction {
+    Retry,
+    Discard,
+}
+
 /// A path of the contract with its raw variables.
 #[derive(Clone, Copy)]
 pub(crate) enum Place<'a> {
@@ -9,6 +25,8 @@ pub(crate) enum Place<'a> {
     Rows { table: &'a str },
     Row { table: &'a str, key: &'a str },
     Events,
+    EventStream,
+    EventSocket,
     Statistics,
     Snapshot { table: &'a str },
     Replica { table: &'a str },
@@ -16,6 +34,16 @@ pub(crate) enum Place<'a> {
     Schema { table: &'a str },
     SchemaHistory { table: &'a str },
     Replay,
+    Subscriptions,
+    Subscription { id: &'a str },
+    SubscriptionAction { id: &'a str, action: SubscriptionAction },
+    DeadLetters { id: &'a str },
+    DeadLettersAction { id: &'a str, action: DeadLettersAction },
+    Components,
+    Component { name: &'a str },
+    ComponentVersion { name: &'a str, version: &'a str },
+    Rollback { name: &'a str },
+    Trace { table: &'a str, key: &'a str },
     Health,
     Readiness,
     Metrics,
@@ -32,6 +60,8 @@ impl<'a> Place<'a> {
                 "stats" => Self::Statistics,
                 "schemas" => Self::Schemas,
                 "replay" => Self::Replay,
+                "subscriptions" => Self::Subscriptions,
+                "components" => Self::Components,
                 "healthz" => Self::Health,
                 "readyz" => Self::Readiness,
                 "metrics" => Self::Metrics,
@@ -46,25 +76,69 @@ impl<'a> Place<'a> {
                 Some((table, "history")) => Self::SchemaHistory { table },
                 Some(_) => return None,
             },
+            Some(("events", "stream")) => Self::EventStream,
+            Some(("events", "ws")) => Self::EventSocket,
             Some(("snapshot", table)) if !table.contains('/') => Self::Snapshot { table },
             Some(("replica", table)) if !table.contains('/') => Self::Replica { table },
+            Some(("subscriptions", rest)) => return Self::of_subscription(rest),
+            Some(("components", rest)) => return Self::of_component(rest),
+            Some(("trace", rest)) => {
+                let (table, key) = rest.split_once('/')?;
+                Self::Trace { table, key }
+            }
             Some(_) => return None,
         })
+    }
+
+    fn of_subscription(rest: &'a str) -> Option<Self> {
+        let Some((id, what)) = rest.split_once('/') else { return Some(Self::Subscription { id: rest }) };
+        Some(match what {
+            "pause" => Self::SubscriptionAction { id, action: SubscriptionAction::Pause },
+            "resume" => Self::SubscriptionAction { id, action: SubscriptionAction::Resume },
+            "rewind" => Self::SubscriptionAction { id, action: SubscriptionAction::Rewind },
+            "test" => Self::SubscriptionAction { id, action: SubscriptionAction::Test },
+            "dead-letters" => Self::DeadLetters { id },
+            "dead-letters/retry" => Self::DeadLettersAction { id, action: DeadLettersAction::Retry },
+            "dead-letters/discard" => Self::DeadLettersAction { id, action: DeadLettersAction::Discard },
+            _ => return None,
+        })
+    }
+
+    fn of_component(rest: &'a str) -> Option<Self> {
+        let Some((name, what)) = rest.split_once('/') else { return Some(Self::Component { name: rest }) };
+        match what.split_once('/') {
+            None if what == "rollback" => Some(Self::Rollback { name }),
+            Some(("versions", version)) if !version.contains('/') => Some(Self::ComponentVersion { name, version }),
+            _ => None,
+        }
     }
 
     /// The methods that it takes.
     pub(crate) fn methods(self) -> &'static [Method] {
         match self {
-            Self::Rows { .. } | Self::Replay => &[Method::Post],
-            Self::Row { .. } => &[Method::Get, Method::Put, Method::Delete],
+            Self::Rows { .. }
+            | Self::Replay
+            | Self::SubscriptionAction { .. }
+            | Self::DeadLettersAction { .. }
+            | Self::Rollback { .. } => &[Method::Post],
+            Self::Row { .. } | Self::Subscription { .. } | Self::Component { .. } => {
+                &[Method::Get, Method::Put, Method::Delete]
+            }
             Self::Schema { .. } => &[Method::Get, Method::Put],
             Self::Index
             | Self::Events
+            | Self::EventStream
+            | Self::EventSocket
             | Self::Statistics
             | Self::Snapshot { .. }
             | Self::Replica { .. }
             | Self::Schemas
             | Self::SchemaHistory { .. }
+            | Self::Subscriptions
+            | Self::DeadLetters { .. }
+            | Self::Components
+            | Self::ComponentVersion { .. }
+            | Self::Trace { .. }
             | Self::Health
             | Self::Readiness
             | Self::Metrics => &[Method::Get],

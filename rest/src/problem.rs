@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::{Code, Limits, PROBLEM_JSON, json};
+use crate::{Code, ComponentName, Limits, PROBLEM_JSON, SubscriptionId, json};
 
 /// A request that did not succeed, and why. What it says of our own side hides the internals: those go to the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +92,30 @@ impl Problem {
             .with_number("limit", max_bytes)
     }
 
+    /// The component is larger than `max_bytes`.
+    pub fn component_too_large(max_bytes: u64) -> Self {
+        Self::new(Code::ComponentTooLarge, format!("a component may have at most {max_bytes} bytes"))
+            .with_number("limit", max_bytes)
+    }
+
+    /// There is no such subscription.
+    pub fn unknown_subscription(id: &SubscriptionId) -> Self {
+        Self::new(Code::UnknownSubscription, format!("there is no subscription {}", excerpt(id.as_str())))
+    }
+
+    /// There is no such component.
+    pub fn unknown_component(name: &ComponentName) -> Self {
+        let detail =
+            format!("there is no component {0}; upload it with PUT /components/{1}", excerpt(name.as_str()), name);
+        Self::new(Code::UnknownComponent, detail)
+    }
+
+    /// The component never had this version.
+    pub fn unknown_component_version(name: &ComponentName, version: u32) -> Self {
+        let detail = format!("component {} has no version {version}", excerpt(name.as_str()));
+        Self::new(Code::UnknownComponentVersion, detail)
+    }
+
     /// A row, in a body of its own or on a line, is longer than allowed.
     pub fn row_too_large(limits: &Limits) -> Self {
         Self::new(Code::RowTooLarge, format!("a row may have at most {} bytes", limits.max_row_bytes))
@@ -107,6 +131,37 @@ impl Problem {
     pub fn headers_too_large(max_bytes: u64) -> Self {
         Self::new(Code::HeadersTooLarge, format!("the header fields may have at most {max_bytes} bytes"))
             .with_number("limit", max_bytes)
+    }
+
+    /// The request does not ask for a WebSocket, or not in the one way there is.
+    pub fn upgrade_required(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::UpgradeRequired, detail).with_hint("upgrade", "websocket")
+    }
+
+    /// The client speaks another version of the WebSocket protocol.
+    pub fn websocket_version() -> Self {
+        Self::new(Code::UpgradeRequired, "WebSocket is spoken in version 13").with_hint("sec-websocket-version", "13")
+    }
+
+    /// A browser's page that may not use the API wants to open a WebSocket.
+    pub fn foreign_origin(origin: &str) -> Self {
+        let detail = format!("pages of {} may not connect; the option cors-origin says which may", excerpt(origin));
+        Self::new(Code::ForeignOrigin, detail)
+    }
+
+    /// As many streams as may be open are open.
+    pub fn too_many_streams(max_streams: usize, retry_after_seconds: u32) -> Self {
+        Self::new(Code::TooManyStreams, "as many streams as may be open are open; poll GET /events, or try again later")
+            .with_number("limit", max_streams as u64)
+            .with_retry_after(retry_after_seconds)
+    }
+
+    /// A stream's reader has taken nothing for this long.
+    pub fn too_slow(limit: Duration) -> Self {
+        Self::new(
+            Code::TooSlow,
+            format!("nothing of what was sent was taken within {limit:?}; connect again to go on after the last event"),
+        )
     }
 
     /// Too many writes are waiting already.

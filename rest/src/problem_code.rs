@@ -42,9 +42,12 @@ codes! {
     MalformedRequest "malformed-request" 400 "The request is not well-formed HTTP" "Bad request";
     InvalidParameter "invalid-parameter" 400 "A query parameter is not acceptable" "Invalid query parameter";
     InvalidBody "invalid-body" 400 "The body does not say what it should" "Invalid body";
+    ForeignOrigin "foreign-origin" 403 "Pages of this origin may not connect" "Origin not allowed";
     UnknownPath "unknown-path" 404 "There is nothing at this path" "Not found";
     MethodNotAllowed "method-not-allowed" 405 "The path does not take this method" "Method not allowed";
+    UpgradeRequired "upgrade-required" 426 "This path speaks WebSocket only" "Upgrade required";
     RequestTimeout "request-timeout" 408 "The request took too long to arrive" "Request timeout";
+    TooSlow "too-slow" 408 "The reader did not take what was sent to it" "Reader too slow";
     BodyTooLarge "body-too-large" 413 "The body is too large" "Body too large";
     TooManyRows "too-many-rows" 413 "The body has too many rows" "Too many rows";
     UriTooLong "uri-too-long" 414 "The path and query are too long" "URI too long";
@@ -74,6 +77,21 @@ codes! {
     TooManyTables "too-many-tables" 413 "There would be too many tables" "Too many tables";
     SchemaViolation "schema-violation" 422 "The row does not fit the declared schema" "Schema violation";
 
+    // What subscriptions and components are not.
+    InvalidSubscription "invalid-subscription" 400 "The definition is not a subscription" "Invalid subscription";
+    InvalidSubscriptionId "invalid-subscription-id" 400 "The subscription's id is not one" "Invalid subscription id";
+    InvalidComponentName "invalid-component-name" 400 "The component's name is not one" "Invalid component name";
+    UnknownSubscription "unknown-subscription" 404 "There is no such subscription" "Subscription not found";
+    UnknownComponent "unknown-component" 404 "There is no such component" "Component not found";
+    UnknownComponentVersion "unknown-component-version" 404 "The component has no such version" "Component version not found";
+    DeclaredInConfiguration "declared-in-configuration" 409 "The configuration declares it" "Declared in the configuration";
+    ComponentInUse "component-in-use" 409 "A subscription uses the component" "Component in use";
+    NothingBefore "nothing-before" 409 "There is no earlier version" "No earlier version";
+    LimitReached "limit-reached" 409 "As many as may be are there" "Limit reached";
+    UnfitComponent "unfit-component" 422 "The component cannot be a subscriber" "Unfit component";
+    SubscriptionBusy "subscription-busy" 503 "The subscription is still at a batch" "Subscription busy";
+    ComponentTooLarge "component-too-large" 413 "The component is too large" "Component too large";
+
     // What the past no longer, or not yet, holds.
     InTheFuture "in-the-future" 400 "The sequence number lies beyond the newest event" "Sequence not reached yet";
     UnknownVersion "unknown-version" 404 "The table's schema has no such version" "Schema version not found";
@@ -86,6 +104,7 @@ codes! {
     StorageFull "storage-full" 503 "There is no room left to store it" "Storage full";
     QueueFull "queue-full" 503 "Too many writes are waiting" "Service busy";
     TooManyConnections "too-many-connections" 503 "Too many connections are open" "Service busy";
+    TooManyStreams "too-many-streams" 503 "Too many streams are open" "Service busy";
     NotReady "not-ready" 503 "The service is not ready yet" "Service not ready";
     ShuttingDown "shutting-down" 503 "The service is shutting down" "Service shutting down";
 }

@@ -1,6 +1,8 @@
 //! What a request asks for, once its head has been understood.
 
-use crate::{EventQuery, Limits, Problem, RowKey, TableName};
+use crate::{
+    ComponentName, DeadLetterQuery, EventQuery, Limits, Problem, RowKey, StreamQuery, SubscriptionId, TableName,
+};
 
 /// A request whose head is acceptable. Whether it succeeds depends on its body and on the state of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,10 @@ pub enum Request {
     },
     /// `GET /events`.
     Events(EventQuery),
+    /// `GET /events/stream`: events as they come, as Server-Sent Events.
+    EventStream(StreamQuery),
+    /// `GET /events/ws`: events as they come, over a WebSocket.
+    EventSocket(StreamQuery),
     /// `GET /stats`.
     Statistics,
     /// `GET /snapshot/:table`.
@@ -76,6 +82,57 @@ pub enum Request {
     },
     /// `POST /replay`: rebuild tables from the log and compare.
     Replay,
+    /// `GET /subscriptions`.
+    Subscriptions,
+    /// `GET /subscriptions/:id`: its definition and how it fares.
+    Subscription(SubscriptionId),
+    /// `PUT /subscriptions/:id`: define or change it.
+    DefineSubscription(SubscriptionId),
+    /// `DELETE /subscriptions/:id`.
+    DeleteSubscription(SubscriptionId),
+    /// `POST /subscriptions/:id/pause`.
+    PauseSubscription(SubscriptionId),
+    /// `POST /subscriptions/:id/resume`.
+    ResumeSubscription(SubscriptionId),
+    /// `POST /subscriptions/:id/rewind`: go on from another place in the log.
+    RewindSubscription(SubscriptionId),
+    /// `POST /subscriptions/:id/test`: run a component over past events, without effects.
+    TestSubscription(SubscriptionId),
+    /// `GET /subscriptions/:id/dead-letters`: a page of them.
+    DeadLetters {
+        /// Of this subscription.
+        subscription: SubscriptionId,
+        /// Which.
+        query: DeadLetterQuery,
+    },
+    /// `POST /subscriptions/:id/dead-letters/retry`.
+    RetryDeadLetters(SubscriptionId),
+    /// `POST /subscriptions/:id/dead-letters/discard`.
+    DiscardDeadLetters(SubscriptionId),
+    /// `GET /components`.
+    Components,
+    /// `GET /components/:name`: what it is, with its versions.
+    Component(ComponentName),
+    /// `PUT /components/:name`: upload a version.
+    UploadComponent(ComponentName),
+    /// `DELETE /components/:name`: with all its versions.
+    DeleteComponent(ComponentName),
+    /// `GET /components/:name/versions/:version`.
+    ComponentVersion {
+        /// Of this component.
+        component: ComponentName,
+        /// From 1.
+        version: u32,
+    },
+    /// `POST /components/:name/rollback`: make an earlier version the current one.
+    RollbackComponent(ComponentName),
+    /// `GET /trace/:table/:key`: what became of a row's events at each subscription.
+    Trace {
+        /// The row's table.
+        table: TableName,
+        /// The row's key.
+        key: RowKey,
+    },
     /// `GET /healthz`: is the service alive?
     Health,
     /// `GET /readyz`: does it take requests?
@@ -113,6 +170,18 @@ pub enum BodyKind {
     Declaration,
     /// What to replay, or nothing: [`ReplayRequest`](crate::ReplayRequest).
     Replay,
+    /// A subscription's definition: [`SubscriptionSpec`](crate::SubscriptionSpec).
+    Subscription,
+    /// Where to go on: [`Rewind`](crate::Rewind).
+    Rewind,
+    /// What to run over what: [`DryRun`](crate::DryRun).
+    DryRun,
+    /// Which dead letters: [`DeadLetterChoice`](crate::DeadLetterChoice).
+    DeadLetters,
+    /// Which version, or nothing: [`Rollback`](crate::Rollback).
+    Rollback,
+    /// A WebAssembly component, as it is.
+    Component,
 }
 
 impl Request {
@@ -124,16 +193,35 @@ impl Request {
             Self::Update { .. } => BodyKind::Row,
             Self::DeclareSchema { .. } => BodyKind::Declaration,
             Self::Replay => BodyKind::Replay,
+            Self::DefineSubscription(_) => BodyKind::Subscription,
+            Self::RewindSubscription(_) => BodyKind::Rewind,
+            Self::TestSubscription(_) => BodyKind::DryRun,
+            Self::RetryDeadLetters(_) | Self::DiscardDeadLetters(_) => BodyKind::DeadLetters,
+            Self::RollbackComponent(_) => BodyKind::Rollback,
+            Self::UploadComponent(_) => BodyKind::Component,
             Self::Index
             | Self::Delete { .. }
             | Self::ReadRow { .. }
             | Self::Events(_)
+            | Self::EventStream(_)
+            | Self::EventSocket(_)
             | Self::Statistics
             | Self::Snapshot { .. }
             | Self::Replica { .. }
             | Self::Schemas
             | Self::Schema { .. }
             | Self::SchemaHistory { .. }
+            | Self::Subscriptions
+            | Self::Subscription(_)
+            | Self::DeleteSubscription(_)
+            | Self::PauseSubscription(_)
+            | Self::ResumeSubscription(_)
+            | Self::DeadLetters { .. }
+            | Self::Components
+            | Self::Component(_)
+            | Self::DeleteComponent(_)
+            | Self::ComponentVersion { .. }
+            | Self::Trace { .. }
             | Self::Health
             | Self::Readiness
             | Self::Metrics
@@ -148,7 +236,15 @@ impl BodyKind {
         match self {
             Self::None => 0,
             Self::Row => limits.max_row_bytes as u64,
-            Self::RowOrRows | Self::Declaration | Self::Replay => limits.max_body_bytes,
+            Self::RowOrRows
+            | Self::Declaration
+            | Self::Replay
+            | Self::Subscription
+            | Self::Rewind
+            | Self::DryRun
+            | Self::DeadLetters
+            | Self::Rollback => limits.max_body_bytes,
+            Self::Component => limits.max_component_bytes,
             Self::RowLines => limits.max_stream_bytes,
         }
     }
@@ -157,6 +253,7 @@ impl BodyKind {
     pub fn too_large(self, limits: &Limits) -> Problem {
         match self {
             Self::Row => Problem::row_too_large(limits),
+            Self::Component => Problem::component_too_large(limits.max_component_bytes),
             other => Problem::body_too_large(other.max_bytes(limits)),
         }
     }

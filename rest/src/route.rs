@@ -1,10 +1,13 @@
 //! The head of a request becomes a [`Request`].
 
-use crate::media_type::{insert_format, require_identity, require_json};
-use crate::place::Place;
+use crate::media_type::{insert_format, require_component, require_identity, require_json};
+use crate::place::{DeadLettersAction, Place, SubscriptionAction};
 use crate::problem::{Problem, excerpt};
 use crate::query::Parameters;
-use crate::{Code, EventQuery, Limits, Method, Request, RowKey, TableName, percent};
+use crate::{
+    Code, ComponentName, DeadLetterQuery, EventQuery, Limits, Method, Request, RowKey, StreamQuery, SubscriptionId,
+    TableName, percent,
+};
 
 /// What of a request's head decides.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +22,8 @@ pub struct RequestHead<'a> {
     pub content_type: Option<&'a str>,
     /// The `Content-Encoding` header.
     pub content_encoding: Option<&'a str>,
+    /// The `Last-Event-ID` header.
+    pub last_event_id: Option<&'a str>,
 }
 
 /// Understands the head of a request, or says what is wrong with it: first the path, then the method, then names,
@@ -64,6 +69,9 @@ fn request(place: Place<'_>, method: Method, head: &RequestHead<'_>, limits: &Li
             }
         }
         Place::Events => Request::Events(EventQuery::parse(head.query, limits)?),
+        Place::EventStream => Request::EventStream(StreamQuery::parse(head.query, head.last_event_id, limits)?),
+        // The header belongs to Server-Sent Events; a WebSocket's client says `after`.
+        Place::EventSocket => Request::EventSocket(StreamQuery::parse(head.query, None, limits)?),
         Place::Snapshot { table } => {
             let table = table_name(table, limits)?;
             Request::Snapshot { table, at: parameters(&["at"])?.integer("at", 0..=u64::MAX)? }
@@ -90,12 +98,89 @@ fn request(place: Place<'_>, method: Method, head: &RequestHead<'_>, limits: &Li
         }
         Place::Replay => {
             parameters(&[])?;
-            require_identity(head.content_encoding)?;
-            // Nothing need be sent, and then there is no type either.
-            if head.content_type.is_some() {
-                require_json(head.content_type)?;
-            }
+            optional_json(head)?;
             Request::Replay
+        }
+        Place::Subscriptions => parameters(&[]).map(|_| Request::Subscriptions)?,
+        Place::Subscription { id } => {
+            let id = subscription_id(id)?;
+            parameters(&[])?;
+            match method {
+                Method::Put => {
+                    require_identity(head.content_encoding)?;
+                    require_json(head.content_type)?;
+                    Request::DefineSubscription(id)
+                }
+                Method::Delete => Request::DeleteSubscription(id),
+                Method::Get | Method::Post => Request::Subscription(id),
+            }
+        }
+        Place::SubscriptionAction { id, action } => {
+            let id = subscription_id(id)?;
+            parameters(&[])?;
+            match action {
+                SubscriptionAction::Pause => Request::PauseSubscription(id),
+                SubscriptionAction::Resume => Request::ResumeSubscription(id),
+                SubscriptionAction::Rewind => {
+                    require_identity(head.content_encoding)?;
+                    require_json(head.content_type)?;
+                    Request::RewindSubscription(id)
+                }
+                SubscriptionAction::Test => {
+                    require_identity(head.content_encoding)?;
+                    require_json(head.content_type)?;
+                    Request::TestSubscription(id)
+                }
+            }
+        }
+        Place::DeadLetters { id } => {
+            let subscription = subscription_id(id)?;
+            Request::DeadLetters { subscription, query: DeadLetterQuery::parse(head.query, limits)? }
+        }
+        Place::DeadLettersAction { id, action } => {
+            let id = subscription_id(id)?;
+            parameters(&[])?;
+            require_identity(head.content_encoding)?;
+            require_json(head.content_type)?;
+            match action {
+                DeadLettersAction::Retry => Request::RetryDeadLetters(id),
+                DeadLettersAction::Discard => Request::DiscardDeadLetters(id),
+            }
+        }
+        Place::Components => parameters(&[]).map(|_| Request::Components)?,
+        Place::Component { name } => {
+            let name = component_name(name)?;
+            parameters(&[])?;
+            match method {
+                Method::Put => {
+                    require_identity(head.content_encoding)?;
+                    require_component(head.content_type)?;
+                    Request::UploadComponent(name)
+                }
+                Method::Delete => Request::DeleteComponent(name),
+                Method::Get | Method::Post => Request::Component(name),
+            }
+        }
+        Place::ComponentVersion { name, version } => {
+            let component = component_name(name)?;
+            parameters(&[])?;
+            // `u32::from_str` would take a sign.
+            let digits = version.bytes().all(|byte| byte.is_ascii_digit());
+            let Some(version) = version.parse().ok().filter(|version| digits && *version > 0) else {
+                let detail = format!("{} is not a version; versions are numbers from 1", excerpt(version));
+                return Err(Problem::new(Code::UnknownComponentVersion, detail));
+            };
+            Request::ComponentVersion { component, version }
+        }
+        Place::Rollback { name } => {
+            let name = component_name(name)?;
+            parameters(&[])?;
+            optional_json(head)?;
+            Request::RollbackComponent(name)
+        }
+        Place::Trace { table, key } => {
+            let (table, key) = (table_name(table, limits)?, RowKey::parse(key, limits)?);
+            parameters(&[]).map(|_| Request::Trace { table, key })?
         }
         Place::Index => parameters(&[]).map(|_| Request::Index)?,
         Place::Statistics => parameters(&[]).map(|_| Request::Statistics)?,
@@ -104,6 +189,24 @@ fn request(place: Place<'_>, method: Method, head: &RequestHead<'_>, limits: &Li
         Place::Readiness => parameters(&[]).map(|_| Request::Readiness)?,
         Place::Metrics => parameters(&[]).map(|_| Request::Metrics)?,
     })
+}
+
+/// Nothing need be sent, and then there is no type either.
+fn optional_json(head: &RequestHead<'_>) -> Result<(), Problem> {
+    require_identity(head.content_encoding)?;
+    head.content_type.map_or(Ok(()), |content_type| require_json(Some(content_type)))
+}
+
+fn subscription_id(raw: &str) -> Result<SubscriptionId, Problem> {
+    let id = percent::decode(raw)
+        .map_err(|why| Problem::new(Code::InvalidSubscriptionId, format!("the id {} {why}", excerpt(raw))))?;
+    SubscriptionId::parse(&id)
+}
+
+fn component_name(raw: &str) -> Result<ComponentName, Problem> {
+    let name = percent::decode(raw)
+        .map_err(|why| Problem::new(Code::InvalidComponentName, format!("the name {} {why}", excerpt(raw))))?;
+    ComponentName::parse(&name)
 }
 
 fn table_name(raw: &str, limits: &Limits) -> Result<TableName, Problem> {
@@ -143,7 +246,7 @@ mod tests {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
         };
-        RequestHead { method, path, query, content_type: Some("application/json"), content_encoding: None }
+        RequestHead { method, path, query, content_type: Some("application/json"), ..RequestHead::default() }
     }
 
     fn ask(method: &str, target: &str) -> Request {
@@ -181,6 +284,27 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_goes_on_where_the_header_says_whatever_the_query_says() {
+        let after = |target, last_event_id| {
+            let head = RequestHead { last_event_id, ..head("GET", target) };
+            match route(&head, &Limits::default()) {
+                Ok(Request::EventStream(query) | Request::EventSocket(query)) => Ok(query.after),
+                Ok(other) => panic!("{other:?}"),
+                Err(problem) => Err(problem.code()),
+            }
+        };
+        assert_eq!(after("/events/stream", None), Ok(None));
+        assert_eq!(after("/events/stream?after=3", None), Ok(Some(3)));
+        assert_eq!(after("/events/stream?after=3", Some("7")), Ok(Some(7)));
+        // What a browser that has seen no id sends.
+        assert_eq!(after("/events/stream?after=3", Some("")), Ok(Some(3)));
+        assert_eq!(after("/events/ws?after=3", Some("7")), Ok(Some(3)));
+        for id in ["-1", "evt_1_1", "1 ", "18446744073709551616"] {
+            assert_eq!(after("/events/stream", Some(id)), Err(Code::InvalidParameter), "{id}");
+        }
+    }
+
+    #[test]
     fn the_past_can_be_asked_for() {
         let users = || table("users");
         assert_eq!(ask("GET", "/snapshot/users"), Request::Snapshot { table: users(), at: None });
@@ -195,11 +319,15 @@ mod tests {
     #[test]
     fn every_path_of_the_index_is_routed_with_its_methods_and_no_others() {
         for entry in PATHS {
-            let target = entry.path.replace(":table", "users").replace(":key", "1");
+            let target = entry.path.replace(":table", "users").replace(":key", "1").replace(":id", "s");
+            let target = target.replace(":name", "c").replace(":version", "1");
             let methods: Vec<_> = entry.methods.iter().map(|(method, _)| *method).collect();
             assert_eq!(Place::find(&target).map(Place::methods), Some(methods.as_slice()), "{target}");
             for method in Method::ALL {
-                let routed = route(&head(method.as_str(), &target), &Limits::default());
+                // A component is not JSON, and everything else that has a body is.
+                let content_type = (!target.starts_with("/components/")).then_some("application/json");
+                let head = RequestHead { content_type, ..head(method.as_str(), &target) };
+                let routed = route(&head, &Limits::default());
                 assert_eq!(routed.is_ok(), methods.contains(method), "{} {target}", method.as_str());
             }
             assert_eq!(route(&head("HEAD", &target), &Limits::default()).is_ok(), methods.contains(&Method::Get));
@@ -280,6 +408,8 @@ mod tests {
         for (method, target) in [
             ("GET", "/stats?x=1"),
             ("GET", "/events?tabel=users"),
+            ("GET", "/events/stream?limit=1"),
+            ("GET", "/events/ws?order=desc"),
             ("DELETE", "/data/users/1?upsert=true"),
             ("POST", "/data/users?upsert=yes"),
             ("POST", "/replay?table=users"),
@@ -291,7 +421,15 @@ mod tests {
     #[test]
     fn a_body_must_say_what_it_is() {
         let limits = Limits::default();
-        for (method, target) in [("POST", "/data/users"), ("PUT", "/data/users/1"), ("PUT", "/schema/users")] {
+        for (method, target) in [
+            ("POST", "/data/users"),
+            ("PUT", "/data/users/1"),
+            ("PUT", "/schema/users"),
+            ("PUT", "/subscriptions/s"),
+            ("POST", "/subscriptions/s/rewind"),
+            ("POST", "/subscriptions/s/test"),
+            ("POST", "/subscriptions/s/dead-letters/retry"),
+        ] {
             for (content_type, encoding) in
                 [(None, None), (Some("text/plain"), None), (Some("application/json"), Some("gzip"))]
             {
@@ -313,6 +451,72 @@ mod tests {
     }
 
     #[test]
+    fn subscriptions_are_defined_watched_and_steered() {
+        let id = || SubscriptionId::parse("index.v1").unwrap_or_else(|problem| panic!("{problem}"));
+        for (method, target, request) in [
+            ("GET", "/subscriptions/index.v1", Request::Subscription(id())),
+            ("PUT", "/subscriptions/index%2Ev1", Request::DefineSubscription(id())),
+            ("DELETE", "/subscriptions/index.v1", Request::DeleteSubscription(id())),
+            ("POST", "/subscriptions/index.v1/pause", Request::PauseSubscription(id())),
+            ("POST", "/subscriptions/index.v1/resume", Request::ResumeSubscription(id())),
+            ("POST", "/subscriptions/index.v1/rewind", Request::RewindSubscription(id())),
+            ("POST", "/subscriptions/index.v1/test", Request::TestSubscription(id())),
+            ("POST", "/subscriptions/index.v1/dead-letters/retry", Request::RetryDeadLetters(id())),
+            ("POST", "/subscriptions/index.v1/dead-letters/discard", Request::DiscardDeadLetters(id())),
+        ] {
+            assert_eq!(ask(method, target), request, "{method} {target}");
+        }
+        assert_eq!(ask("GET", "/subscriptions"), Request::Subscriptions);
+        let query = DeadLetterQuery { after: 5, limit: 2 };
+        let page = Request::DeadLetters { subscription: id(), query };
+        assert_eq!(ask("GET", "/subscriptions/index.v1/dead-letters?after=5&limit=2"), page);
+        assert_eq!(ask("GET", "/trace/users/a/b"), Request::Trace { table: table("users"), key: key("a/b") });
+        for target in ["/subscriptions/", "/subscriptions/a%20b", "/subscriptions/%2e%2e/pause", "/subscriptions/%zz"] {
+            let method = if target.ends_with("pause") { "POST" } else { "GET" };
+            assert_eq!(refusal(method, target).code(), Code::InvalidSubscriptionId, "{target}");
+        }
+        for target in ["/subscriptions/a/", "/subscriptions/a/start", "/subscriptions/a/dead-letters/", "/trace/users"]
+        {
+            assert_eq!(refusal("GET", target).code(), Code::UnknownPath, "{target}");
+        }
+    }
+
+    #[test]
+    fn components_are_uploaded_read_and_rolled_back() {
+        let name = || ComponentName::parse("indexer").unwrap_or_else(|problem| panic!("{problem}"));
+        for (content_type, fine) in [
+            (Some("application/wasm"), true),
+            (Some("application/octet-stream"), true),
+            (None, true),
+            (Some("text/html"), false),
+        ] {
+            let head = RequestHead { content_type, ..head("PUT", "/components/indexer") };
+            let routed = route(&head, &Limits::default());
+            assert_eq!(routed.as_ref().ok() == Some(&Request::UploadComponent(name())), fine, "{content_type:?}");
+            assert!(fine || routed.is_err_and(|problem| problem.status() == 415));
+        }
+        assert_eq!(ask("GET", "/components"), Request::Components);
+        assert_eq!(ask("GET", "/components/indexer"), Request::Component(name()));
+        assert_eq!(ask("DELETE", "/components/indexer"), Request::DeleteComponent(name()));
+        assert_eq!(ask("POST", "/components/indexer/rollback"), Request::RollbackComponent(name()));
+        let version = Request::ComponentVersion { component: name(), version: 12 };
+        assert_eq!(ask("GET", "/components/indexer/versions/12"), version);
+        for version in ["0", "-1", "+1", "x", "", "4294967296"] {
+            let target = format!("/components/indexer/versions/{version}");
+            assert_eq!(refusal("GET", &target).code(), Code::UnknownComponentVersion, "{target}");
+        }
+        for target in ["/components/", "/components/..", "/components/a%2Fb"] {
+            assert_eq!(refusal("GET", target).code(), Code::InvalidComponentName, "{target}");
+        }
+        for target in ["/components/a/versions", "/components/a/versions/1/2", "/components/a/x"] {
+            assert_eq!(refusal("GET", target).code(), Code::UnknownPath, "{target}");
+        }
+        let limits = Limits { max_component_bytes: 5, ..Limits::default() };
+        assert_eq!(BodyKind::Component.max_bytes(&limits), 5);
+        assert_eq!(BodyKind::Component.too_large(&limits).code(), Code::ComponentTooLarge);
+    }
+
+    #[test]
     fn the_body_that_follows_is_named() {
         let lines = RequestHead { content_type: Some("application/x-ndjson"), ..head("POST", "/data/users") };
         let lines = route(&lines, &Limits::default()).map(|request| request.body());
@@ -321,6 +525,17 @@ mod tests {
         assert_eq!(ask("PUT", "/data/users/1").body(), BodyKind::Row);
         assert_eq!(ask("PUT", "/schema/users").body(), BodyKind::Declaration);
         assert_eq!(ask("POST", "/replay").body(), BodyKind::Replay);
+        for (method, target, body) in [
+            ("PUT", "/subscriptions/s", BodyKind::Subscription),
+            ("POST", "/subscriptions/s/pause", BodyKind::None),
+            ("POST", "/subscriptions/s/rewind", BodyKind::Rewind),
+            ("POST", "/subscriptions/s/test", BodyKind::DryRun),
+            ("POST", "/subscriptions/s/dead-letters/retry", BodyKind::DeadLetters),
+            ("POST", "/subscriptions/s/dead-letters/discard", BodyKind::DeadLetters),
+            ("POST", "/components/c/rollback", BodyKind::Rollback),
+        ] {
+            assert_eq!(ask(method, target).body(), body, "{target}");
+        }
         assert_eq!(ask("DELETE", "/data/users/1").body(), BodyKind::None);
         assert_eq!(BodyKind::Row.max_bytes(&Limits::default()), 1 << 20);
     }
