@@ -229,6 +229,7 @@ fn batch(batch: wit::Batch) -> Result<store::Batch, store::StoreError> {
         writes,
         positions: batch.positions.into_iter().map(|position| (position.source, position.position)).collect(),
         cursors: Vec::new(),
+        documents: Vec::new(),
     })
 }
 

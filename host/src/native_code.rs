@@ -1,0 +1,170 @@
+//! Native code of components, compiled once: kept in a cache folder, under a name that holds the hashes of the component
+//! and of the compiler's settings.
+//!
+//! Compiling is left to a child process where it can be, because a compiler leaves tens of MiB of memory behind, and
+//! because a child can be given up.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// Who compiles when the cache does not have it.
+#[derive(Clone, Debug)]
+pub enum CompileWith {
+    /// This process.
+    ThisProcess,
+    /// `<program> <command> <component> <output>`, a child process; this process, should that fail.
+    Child(PathBuf),
+}
+
+/// A cache of native code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NativeCode<'a> {
+    /// Where it is kept; none to compile every time.
+    pub(crate) folder: Option<&'a Path>,
+    /// What file names begin with.
+    pub(crate) prefix: &'a str,
+    /// What the child is called with.
+    pub(crate) command: &'a str,
+    /// Who compiles.
+    pub(crate) with: &'a CompileWith,
+}
+
+impl NativeCode<'_> {
+    /// A component ready to be linked. A cache that cannot be written costs time, and nothing else.
+    pub(crate) fn component(&self, engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
+        // `Component::new` would take text too; a service takes what `wasm-tools validate` would.
+        let compiled = || Component::from_binary(engine, bytes);
+        let Some(folder) = self.folder else { return compiled() };
+        let path = folder.join(format!("{}-{}.cwasm", self.prefix, key(engine, bytes)));
+        if let Some(component) = load(engine, &path) {
+            return Ok(component);
+        }
+        let start = Instant::now();
+        if let Err(error) = fs::create_dir_all(folder) {
+            tracing::warn!(folder = %folder.display(), %error, "the compile cache cannot be created: compiling without it");
+            return compiled();
+        }
+        if let CompileWith::Child(program) = self.with {
+            match compile_in_child(program, self.command, bytes, &path) {
+                Ok(()) => {
+                    if let Some(component) = load(engine, &path) {
+                        tracing::info!(what = self.prefix, ms = start.elapsed().as_millis() as u64, "compiled");
+                        return Ok(component);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "compiling in this process"),
+            }
+        }
+        let native = engine.precompile_component(bytes)?;
+        if let Err(error) = store(&native, &path) {
+            tracing::warn!(file = %path.display(), %error, "the compile cache cannot be written: the next start compiles again");
+            return compiled();
+        }
+        tracing::info!(what = self.prefix, ms = start.elapsed().as_millis() as u64, "compiled");
+        match load(engine, &path) {
+            Some(component) => Ok(component),
+            None => compiled(),
+        }
+    }
+}
+
+/// Hashes of the component and of everything that decides which native code fits.
+fn key(engine: &Engine, bytes: &[u8]) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut compiler = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut compiler);
+    format!("{}-{:016x}", hex(&Sha256::digest(bytes)[..16]), compiler.finish())
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The checksum's file beside the code's.
+fn sum_path(path: &Path) -> PathBuf {
+    path.with_extension("sha256")
+}
+
+/// Native code from the cache; none when it is missing, damaged or of another compiler.
+fn load(engine: &Engine, path: &Path) -> Option<Component> {
+    let native = fs::read(path).ok()?;
+    let sum = fs::read_to_string(sum_path(path)).ok()?;
+    if sum.trim() != hex(&Sha256::digest(&native)) {
+        tracing::warn!(file = %path.display(), "the compile cache is damaged: compiling again");
+        return None;
+    }
+    drop(native);
+    // SAFETY: wasmtime trusts such a file as it trusts its own compiler. It is the one that this program wrote: its
+    // checksum was just compared, and the folder belongs to the service as its log does.
+    match unsafe { Component::deserialize_file(engine, path) } {
+        Ok(component) => Some(component),
+        Err(error) => {
+            tracing::warn!(file = %path.display(), error = %format!("{error:#}"), "the compile cache does not fit: compiling again");
+            None
+        }
+    }
+}
+
+/// Writes beside and renames, so that no other start finds half a file; the checksum goes last.
+fn store(native: &[u8], path: &Path) -> io::Result<()> {
+    let write = |path: &Path, bytes: &[u8]| {
+        let beside = path.with_extension(format!("{}.tmp", std::process::id()));
+        fs::write(&beside, bytes)?;
+        fs::rename(&beside, path)
+    };
+    write(path, native)?;
+    write(&sum_path(path), hex(&Sha256::digest(native)).as_bytes())
+}
+
+fn compile_in_child(program: &Path, command: &str, bytes: &[u8], path: &Path) -> io::Result<()> {
+    let component = path.with_extension(format!("{}.wasm", std::process::id()));
+    let native = path.with_extension(format!("{}.native", std::process::id()));
+    fs::write(&component, bytes)?;
+    let status = Command::new(program)
+        .arg(command)
+        .arg(&component)
+        .arg(&native)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    let stored = match status {
+        Ok(status) if status.success() => fs::read(&native).and_then(|native| store(&native, path)),
+        Ok(status) => Err(io::Error::other(format!("the compiling process ended with {status}"))),
+        Err(error) => Err(error),
+    };
+    for leftover in [&component, &native] {
+        // A leftover is harmless; it may never have been there.
+        let _ = fs::remove_file(leftover);
+    }
+    stored
+}
+
+thread_local! {
+    static STEPPED_BACK: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Lowers the priority of this thread, and of what it starts. A courtesy: where it is not allowed, work is done all the
+/// same.
+pub(crate) fn lower_priority(nice: i32) {
+    let _ = rustix::process::setpriority_process(None, nice);
+}
+
+/// Puts this thread behind all others, for good: only a privileged process could take it back.
+pub(crate) fn step_back() {
+    STEPPED_BACK.set(true);
+    lower_priority(19);
+}
+
+/// Whether this thread was put behind all others.
+pub(crate) fn has_stepped_back() -> bool {
+    STEPPED_BACK.get()
+}
