@@ -1,0 +1,44 @@
+//! What lanes work with.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::slots::Slots;
+use crate::components::Components;
+use crate::guest::Guest;
+use crate::ingest::Ingest;
+use crate::live::Tail;
+use crate::readers::Readers;
+use crate::store::Store;
+
+/// What every lane needs.
+pub(super) struct Deps {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) tail: Arc<Tail>,
+    pub(super) ingest: Ingest,
+    pub(super) readers: Arc<Readers>,
+    pub(super) components: Arc<Components>,
+    /// The component that keeps the replica.
+    pub(super) replica: Guest,
+    pub(super) slots: Arc<Slots>,
+    pub(super) tasks: tokio::runtime::Handle,
+    /// As many of these are held as there are lanes, and one more.
+    pub(super) lanes: Arc<()>,
+}
+
+impl Deps {
+    /// How many lanes there are.
+    pub(super) fn lanes(&self) -> usize {
+        Arc::strong_count(&self.lanes) - 1
+    }
+
+    /// Counts a lane for as long as this is kept.
+    pub(super) fn count_lane(&self) -> Arc<()> {
+        self.lanes.clone()
+    }
+}
+
+/// Now, in ms since 1970.
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,562 @@
+//! The subscriptions of the service: made, changed, looked at, stopped.
+//!
+//! Every change is durable before it is answered, and before a lane acts on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use cdc_rest::{ComponentRef, Start, Subscriber, SubscriptionId, SubscriptionSpec};
+
+use super::builtin::{self, BuiltIn};
+use super::deps::{Deps, now_ms};
+use super::error::SubscriptionError;
+use super::lane::{Beginning, Ended, Lane};
+use super::records::{self, Definition, Progress, SnapshotProgress};
+use super::subscription::{Control, Figures, LaneState, Subscription};
+use super::target::{GuestSetup, GuestTarget, Sink, Source, Target, guest_limits, log_lines};
+use crate::guest::Usage;
+use crate::selection::Selection;
+use crate::store::{Document, Sequence, StoreError, View};
+
+/// How long a lane may take to end when its subscription is changed.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How priorities of threads are set apart: whoever captures goes first.
+const LANE_NICE: i32 = 15;
+
+/// All subscriptions.
+pub struct Subscriptions {
+    pub(super) deps: Arc<Deps>,
+    max_subscriptions: usize,
+    entries: Mutex<BTreeMap<SubscriptionId, Entry>>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+impl std::fmt::Debug for Subscriptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscriptions").finish_non_exhaustive()
+    }
+}
+
+struct Entry {
+    subscription: Arc<Subscription>,
+    running: Arc<Running>,
+}
+
+/// Counts the threads of a subscription.
+#[derive(Default)]
+struct Running {
+    threads: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Running {
+    /// Waits until no thread is left; answers whether that is so in time.
+    fn wait(&self, longest: Duration) -> bool {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.ended.wait_timeout_while(threads, longest, |threads| *threads > 0);
+        let (threads, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *threads == 0
+    }
+}
+
+impl Subscriptions {
+    /// Opens what the store has, applies what the configuration declares, and starts to deliver.
+    pub(super) fn open(
+        deps: Arc<Deps>,
+        max_subscriptions: usize,
+        declared: Vec<(SubscriptionId, SubscriptionSpec)>,
+    ) -> Result<Self, SubscriptionError> {
+        let this = Self { deps, max_subscriptions, entries: Mutex::default(), changing: Mutex::new(()) };
+        for (id, definition) in this.read_definitions()? {
+            let is_declared = declared.iter().any(|(declared, _)| *declared == id);
+            if definition.is_declared && !is_declared {
+                tracing::info!(subscription = id.as_str(), "no longer declared in the configuration: removed");
+                this.record(this.removal(&id, &definition)?)?;
+                continue;
+            }
+            if is_declared {
+                continue;
+            }
+            this.reopen(&id, definition)?;
+        }
+        for (id, spec) in declared {
+            let kept = this.read_definition(&id)?;
+            this.apply(&id, spec, kept, true).map_err(|error| error.of(&id))?;
+        }
+        Ok(this)
+    }
+
+    fn read_definitions(&self) -> Result<Vec<(SubscriptionId, Definition)>, SubscriptionError> {
+        let view = self.deps.store.view()?;
+        let mut definitions = Vec::new();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = view.documents(records::DEFINITIONS, after.as_deref(), 256, 1 << 20)?;
+            let Some(last) = page.last() else { return Ok(definitions) };
+            after = Some(last.key.to_vec());
+            for row in &page {
+                let Ok(id) = SubscriptionId::parse(&String::from_utf8_lossy(&row.key)) else { continue };
+                let definition = serde_json::from_slice(&row.image);
+                definitions.push((id.clone(), definition.map_err(|source| SubscriptionError::damaged(&id, source))?));
+            }
+        }
+    }
+
+    fn read_definition(&self, id: &SubscriptionId) -> Result<Option<Definition>, SubscriptionError> {
+        let found = self.deps.store.view()?.document(records::DEFINITIONS, id.as_str().as_bytes())?;
+        let read = |bytes: bytes::Bytes| serde_json::from_slice(&bytes);
+        found.map(read).transpose().map_err(|source| SubscriptionError::damaged(id, source))
+    }
+
+    /// Goes on with a subscription as the store has it. One that cannot go on is shown with why, and harms no other.
+    fn reopen(&self, id: &SubscriptionId, definition: Definition) -> Result<(), SubscriptionError> {
+        let spec = SubscriptionSpec::parse(definition.spec.get().as_bytes());
+        let spec = spec
+            .map_err(|problem| SubscriptionError::Unreadable { id: id.clone(), reason: problem.detail().to_owned() })?;
+        let selection = compile(&spec).map_err(|error| error.of(id))?;
+        self.start(id, spec, selection, definition, Arc::default())
+    }
+
+    /// Makes a subscription, or changes one. Answers whether it is new.
+    pub fn put(&self, id: &SubscriptionId, spec: SubscriptionSpec) -> Result<bool, SubscriptionError> {
+        let _changing = self.change();
+        let kept = self.read_definition(id)?;
+        if kept.as_ref().is_some_and(|kept| kept.is_declared) {
+            return Err(SubscriptionError::Declared(id.clone()));
+        }
+        self.apply(id, spec, kept, false)
+    }
+
+    fn apply(
+        &self,
+        id: &SubscriptionId,
+        spec: SubscriptionSpec,
+        kept: Option<Definition>,
+        is_declared: bool,
+    ) -> Result<bool, SubscriptionError> {
+        let selection = compile(&spec)?;
+        self.check(&spec)?;
+        let is_new = kept.is_none();
+        if is_new && self.lock().len() >= self.max_subscriptions {
+            return Err(SubscriptionError::TooMany { limit: self.max_subscriptions });
+        }
+        let spec_json = Definition::spec_json(&spec);
+        let mut documents = Vec::new();
+        let mut cursors = Vec::new();
+        let definition = match kept {
+            Some(kept) => {
+                let was_declared_so = kept.is_declared == is_declared && kept.spec.get() == spec_json.get();
+                if was_declared_so && self.lock().contains_key(id) {
+                    return Ok(false);
+                }
+                self.end_lanes(id)?;
+                let lanes = self.relane(id, &kept, spec.lanes, &mut documents, &mut cursors)?;
+                let is_paused = if is_declared { kept.is_paused || spec.paused } else { spec.paused };
+                Definition { spec: spec_json, is_declared, is_paused, stopped: None, lanes, ..kept }
+            }
+            None => {
+                let (position, snapshot) = self.beginning(spec.start)?;
+                for lane in 0..spec.lanes {
+                    cursors.push((records::cursor(id, lane), position));
+                    let progress = Progress { snapshot: snapshot.clone(), ..Progress::default() };
+                    documents.push(progress.document(&records::cursor(id, lane)));
+                }
+                Definition {
+                    spec: spec_json,
+                    is_declared,
+                    created_ms: now_ms(),
+                    started_after: position,
+                    is_paused: spec.paused,
+                    stopped: None,
+                    lanes: spec.lanes,
+                }
+            }
+        };
+        documents.push(definition.document(id));
+        self.record((documents, cursors))?;
+        let figures = self.lock().remove(id).map_or_else(Arc::default, |entry| entry.subscription.figures.clone());
+        self.start(id, spec, selection, definition, figures)?;
+        Ok(is_new)
+    }
+
+    /// What has to hold before a subscription can be made.
+    fn check(&self, spec: &SubscriptionSpec) -> Result<(), SubscriptionError> {
+        let world = |reference: &ComponentRef| {
+            let version = self.deps.components.version(&reference.name, reference.version)?;
+            Ok::<_, SubscriptionError>(version.world)
+        };
+        if let Some(filter) = &spec.filter {
+            let world = world(filter)?;
+            if world == "handler" {
+                return Err(SubscriptionError::NotAFilter(filter.name.clone()));
+            }
+        }
+        match &spec.subscriber {
+            Subscriber::Component(component) => drop(world(component)?),
+            Subscriber::Builtin(name) => drop(BuiltIn::parse(name)?),
+        }
+        if spec.lanes > 1 && spec.grants.keyvalue.is_some() {
+            return Err(SubscriptionError::KeyvalueInLanes);
+        }
+        Ok(())
+    }
+
+    /// Where a new subscription begins.
+    fn beginning(&self, start: Start) -> Result<(Sequence, Option<SnapshotProgress>), SubscriptionError> {
+        let bounds = self.deps.store.view()?.bounds();
+        Ok(match start {
+            Start::Now => (bounds.newest, None),
+            Start::Beginning => (bounds.oldest.saturating_sub(1), None),
+            Start::Snapshot => {
+                let snapshot = SnapshotProgress { at: bounds.newest, table: String::new(), after: None };
+                (bounds.newest, (bounds.newest > 0).then_some(snapshot))
+            }
+            Start::At(first) => {
+                if first < bounds.oldest {
+                    return Err(StoreError::Dropped { oldest: bounds.oldest }.into());
+                }
+                if first > bounds.newest + 1 {
+                    return Err(SubscriptionError::InTheFuture { newest: bounds.newest });
+                }
+                (first - 1, None)
+            }
+        })
+    }
+
+    /// Cursors for another number of lanes: all begin where the slowest was.
+    fn relane(
+        &self,
+        id: &SubscriptionId,
+        kept: &Definition,
+        lanes: u16,
+        documents: &mut Vec<Document>,
+        cursors: &mut Vec<(String, Sequence)>,
+    ) -> Result<u16, SubscriptionError> {
+        if kept.lanes == lanes {
+            return Ok(lanes);
+        }
+        let view = self.deps.store.view()?;
+        let names = |count: u16| (0..count).map(|lane| records::cursor(id, lane)).collect::<Vec<_>>();
+        let slowest = names(kept.lanes).iter().filter_map(|name| view.cursor(name)).min().unwrap_or(kept.started_after);
+        let mut snapshots = Vec::new();
+        for name in names(kept.lanes) {
+            snapshots.push(read_progress(&*view, &name)?.snapshot);
+        }
+        // Lanes that are done with the snapshot wait for those that are not, and see its rest again.
+        let snapshot =
+            snapshots.iter().flatten().min_by(|a, b| (&a.table, &a.after).cmp(&(&b.table, &b.after))).cloned();
+        let usage = read_progress(&*view, &records::cursor(id, 0))?;
+        for name in names(kept.lanes).into_iter().skip(usize::from(lanes)) {
+            documents.push(records::remove(records::PROGRESS, name.as_bytes()));
+            cursors.push((name, Sequence::MAX));
+        }
+        for name in names(lanes) {
+            documents.push(Progress { snapshot: snapshot.clone(), ..usage.clone() }.document(&name));
+            cursors.push((name, slowest));
+        }
+        Ok(lanes)
+    }
+
+    fn start(
+        &self,
+        id: &SubscriptionId,
+        spec: SubscriptionSpec,
+        selection: Selection,
+        definition: Definition,
+        figures: Arc<Figures>,
+    ) -> Result<(), SubscriptionError> {
+        let view = self.deps.store.view()?;
+        let lanes = usize::from(definition.lanes);
+        let started_after = definition.started_after;
+        let stopped = definition.stopped.clone();
+        let subscription = Arc::new(Subscription {
+            id: id.clone(),
+            control: Control::new(definition.is_paused, lanes),
+            definition: Mutex::new(definition),
+            selection,
+            figures,
+            lanes: (0..lanes).map(|_| super::subscription::Lane::default()).collect(),
+            refused: Mutex::new(VecDeque::new()),
+            spec,
+        });
+        let running = Arc::new(Running::default());
+        for lane in 0..lanes {
+            let cursor = records::cursor(id, u16::try_from(lane).unwrap_or(u16::MAX));
+            let progress = read_progress(&*view, &cursor)?;
+            let (filter, target) = self.target(&subscription, progress.usage())?;
+            let position = view.cursor(&cursor).unwrap_or(started_after);
+            // An event that delivery stopped at is listed as a dead letter too, until it is done after all.
+            let stopped_at = match stopped {
+                Some(_) => self.first_dead_letter(&*view, id, position)?,
+                None => None,
+            };
+            let beginning = Beginning { lane, position, progress, filter, target, stopped_at };
+            if let Some(reason) = &stopped {
+                subscription.lanes[lane].set(LaneState::Stopped { reason: reason.clone() });
+            }
+            let lane = Lane::new(subscription.clone(), self.deps.clone(), beginning);
+            spawn(Box::new(lane), id, running.clone()).map_err(SubscriptionError::Thread)?;
+        }
+        self.lock().insert(id.clone(), Entry { subscription, running });
+        Ok(())
+    }
+
+    fn first_dead_letter(
+        &self,
+        view: &dyn View,
+        id: &SubscriptionId,
+        after: Sequence,
+    ) -> Result<Option<Sequence>, StoreError> {
+        // Keys begin with the sequence number, and every number has eight bytes.
+        let after = [after.to_be_bytes().as_slice(), &[0xff; 2048]].concat();
+        let page = view.documents(&records::dead_letters(id), Some(&after), 1, 1)?;
+        let sequence = |key: &[u8]| key.first_chunk().map(|bytes| Sequence::from_be_bytes(*bytes));
+        Ok(page.first().and_then(|row| sequence(&row.key)))
+    }
+
+    fn target(
+        &self,
+        subscription: &Arc<Subscription>,
+        usage: Usage,
+    ) -> Result<(Option<GuestTarget>, Target), SubscriptionError> {
+        let spec = &subscription.spec;
+        let setup = |source, is_filter| GuestSetup {
+            id: subscription.id.clone(),
+            source,
+            is_filter,
+            grants: spec.grants.clone(),
+            is_unlimited: false,
+            limits: guest_limits(&spec.limits),
+            write_line: log_lines(&subscription.id),
+            figures: subscription.figures.clone(),
+        };
+        let guest = |setup, usage| GuestTarget::new(setup, self.deps.clone(), usage);
+        let filter = spec.filter.clone().map(|filter| guest(setup(Source::Named(filter), true), Usage::default()));
+        let target = match &spec.subscriber {
+            Subscriber::Component(component) => {
+                Target::Guest(Box::new(guest(setup(Source::Named(component.clone()), false), usage)))
+            }
+            Subscriber::Builtin(name) => match BuiltIn::parse(name)? {
+                BuiltIn::Console => Target::Sink(Sink::Console),
+                BuiltIn::Publisher => Target::Sink(Sink::Publisher { published: 0 }),
+                BuiltIn::Replication => {
+                    let setup = GuestSetup {
+                        grants: builtin::replication_grants(),
+                        is_unlimited: true,
+                        ..setup(Source::BuiltIn(self.deps.replica.clone()), false)
+                    };
+                    Target::Guest(Box::new(guest(setup, usage)))
+                }
+            },
+        };
+        Ok((filter, target))
+    }
+
+    /// Forgets a subscription: its cursor, its dead letters, what its component keeps.
+    pub fn remove(&self, id: &SubscriptionId) -> Result<(), SubscriptionError> {
+        let _changing = self.change();
+        let definition = self.read_definition(id)?.ok_or_else(|| SubscriptionError::Unknown(id.clone()))?;
+        if definition.is_declared {
+            return Err(SubscriptionError::Declared(id.clone()));
+        }
+        self.end_lanes(id)?;
+        self.record(self.removal(id, &definition)?)?;
+        self.lock().remove(id);
+        Ok(())
+    }
+
+    fn removal(&self, id: &SubscriptionId, definition: &Definition) -> Result<Recorded, StoreError> {
+        let mut documents = vec![records::remove(records::DEFINITIONS, id.as_str().as_bytes())];
+        let collections = [records::dead_letters(id), records::keyvalue(id, false), records::keyvalue(id, true)];
+        documents.extend(collections.iter().map(|collection| records::remove(collection, b"")));
+        let mut cursors = Vec::new();
+        for lane in 0..definition.lanes {
+            let cursor = records::cursor(id, lane);
+            documents.push(records::remove(records::PROGRESS, cursor.as_bytes()));
+            cursors.push((cursor, Sequence::MAX));
+        }
+        Ok((documents, cursors))
+    }
+
+    /// Pauses or resumes. A subscription that had stopped by itself goes on.
+    pub fn pause(&self, id: &SubscriptionId, is_paused: bool) -> Result<(), SubscriptionError> {
+        let _changing = self.change();
+        let subscription = self.get(id)?;
+        let document = {
+            let mut definition = subscription.definition();
+            definition.is_paused = is_paused;
+            if !is_paused {
+                definition.stopped = None;
+            }
+            definition.document(id)
+        };
+        self.record((vec![document], Vec::new()))?;
+        if !is_paused {
+            for lane in &subscription.lanes {
+                if matches!(lane.state(), LaneState::Stopped { .. }) {
+                    lane.set(LaneState::Running);
+                }
+            }
+        }
+        subscription.control.pause(is_paused);
+        Ok(())
+    }
+
+    /// Goes back, or ahead: the next event delivered is the one after `after`.
+    pub fn rewind(&self, id: &SubscriptionId, to: RewindTo) -> Result<Sequence, SubscriptionError> {
+        let _changing = self.change();
+        let subscription = self.get(id)?;
+        let start = match to {
+            RewindTo::Now => Start::Now,
+            RewindTo::Beginning => Start::Beginning,
+            RewindTo::Event(first) => Start::At(first),
+        };
+        let (position, _) = self.beginning(start)?;
+        self.end_lanes(id)?;
+        let mut definition = subscription.definition().clone();
+        definition.stopped = None;
+        definition.started_after = definition.started_after.min(position);
+        let view = self.deps.store.view()?;
+        let mut documents = vec![definition.document(id)];
+        let mut cursors = Vec::new();
+        for lane in 0..definition.lanes {
+            let cursor = records::cursor(id, lane);
+            let progress = Progress { snapshot: None, ..read_progress(&*view, &cursor)? };
+            documents.push(progress.document(&cursor));
+            cursors.push((cursor, position));
+        }
+        self.record((documents, cursors))?;
+        let figures = subscription.figures.clone();
+        let selection = compile(&subscription.spec)?;
+        self.lock().remove(id);
+        self.start(id, subscription.spec.clone(), selection, definition, figures)?;
+        Ok(position + 1)
+    }
+
+    /// Ends the lanes of a subscription and waits for it.
+    fn end_lanes(&self, id: &SubscriptionId) -> Result<(), SubscriptionError> {
+        let Some(running) = self.lock().get(id).map(|entry| {
+            entry.subscription.control.stop();
+            entry.running.clone()
+        }) else {
+            return Ok(());
+        };
+        if running.wait(CHANGE_TIMEOUT) { Ok(()) } else { Err(SubscriptionError::Busy(id.clone())) }
+    }
+
+    /// Ends every lane, each after the batch that it is at. Answers how many subscriptions were not done in time.
+    pub fn stop(&self, longest: Duration) -> usize {
+        let _changing = self.change();
+        let entries: Vec<Arc<Running>> = self
+            .lock()
+            .values()
+            .map(|entry| {
+                entry.subscription.control.stop();
+                entry.running.clone()
+            })
+            .collect();
+        let until = Instant::now() + longest;
+        entries.iter().filter(|running| !running.wait(until.saturating_duration_since(Instant::now()))).count()
+    }
+
+    pub(super) fn get(&self, id: &SubscriptionId) -> Result<Arc<Subscription>, SubscriptionError> {
+        let entries = self.lock();
+        let entry = entries.get(id).ok_or_else(|| SubscriptionError::Unknown(id.clone()))?;
+        Ok(entry.subscription.clone())
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Subscription>> {
+        self.lock().values().map(|entry| entry.subscription.clone()).collect()
+    }
+
+    /// Who uses a component.
+    #[must_use]
+    pub fn users_of(&self, name: &cdc_rest::ComponentName) -> Vec<SubscriptionId> {
+        let uses = |spec: &SubscriptionSpec| {
+            let filters = spec.filter.as_ref().is_some_and(|filter| filter.name == *name);
+            filters || matches!(&spec.subscriber, Subscriber::Component(component) if component.name == *name)
+        };
+        self.all().iter().filter(|found| uses(&found.spec)).map(|found| found.id.clone()).collect()
+    }
+
+    pub(super) fn record(&self, (documents, cursors): Recorded) -> Result<(), StoreError> {
+        let (done, outcome) = mpsc::channel();
+        self.deps.ingest.record(documents, cursors, Box::new(move |result| drop(done.send(result))));
+        outcome.recv().unwrap_or_else(|_| Err(StoreError::Failed("the service is stopping".into())))
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SubscriptionId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Documents and cursors that are made durable together.
+pub(super) type Recorded = (Vec<Document>, Vec<(String, Sequence)>);
+
+/// Where to rewind to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RewindTo {
+    /// Behind the newest event.
+    Now,
+    /// Before the oldest event that is kept.
+    Beginning,
+    /// Before this event.
+    Event(Sequence),
+}
+
+pub(super) fn read_progress(view: &dyn View, cursor: &str) -> Result<Progress, StoreError> {
+    let found = view.document(records::PROGRESS, cursor.as_bytes())?;
+    let read = |bytes: bytes::Bytes| {
+        let damaged = |error| StoreError::Corrupt(format!("the progress of {cursor} cannot be read: {error}").into());
+        serde_json::from_slice(&bytes).map_err(damaged)
+    };
+    found.map_or_else(|| Ok(Progress::default()), read)
+}
+
+pub(super) fn compile(spec: &SubscriptionSpec) -> Result<Selection, SubscriptionError> {
+    let operations: Vec<_> = spec.operations.iter().map(|operation| super::error::operation(*operation)).collect();
+    Ok(Selection::compile(&spec.tables, &operations, spec.condition.as_deref())?)
+}
+
+/// Runs a lane on a thread of its own, and on another one when that has stepped back.
+fn spawn(lane: Box<Lane>, id: &SubscriptionId, running: Arc<Running>) -> std::io::Result<()> {
+    *running.threads.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    on_new_thread(lane, id.as_str().to_owned(), Counted(running))
+}
+
+fn on_new_thread(lane: Box<Lane>, id: String, counted: Counted) -> std::io::Result<()> {
+    let thread = std::thread::Builder::new().name(format!("sub-{id}"));
+    let run = move || {
+        crate::native_code::lower_priority(LANE_NICE);
+        match lane.run() {
+            Ended::Stopped => drop(counted),
+            Ended::Store(error) => {
+                tracing::error!(subscription = %id, %error, "delivery ended: the store failed");
+                drop(counted);
+            }
+            Ended::NewThread(lane) => {
+                if let Err(error) = on_new_thread(lane, id.clone(), counted) {
+                    tracing::error!(subscription = %id, %error, "delivery ended: no thread can be started");
+                }
+            }
+        }
+    };
+    thread.spawn(run).map(drop)
+}
+
+/// Counts a thread until it is dropped, also when the thread panics.
+struct Counted(Arc<Running>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.ended.notify_all();
+    }
+}
