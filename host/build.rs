@@ -1,7 +1,7 @@
-//! Builds the engine component, so that a plain `cargo build` on a fresh clone is all it takes.
+//! Builds the components that the service embeds, so that a plain `cargo build` on a fresh clone is all it takes.
 //!
-//! The component is built by a cargo of its own, in a target folder of its own (`<target>/engine`): the outer cargo
-//! holds the lock of its folder while this runs. `CDC_ENGINE_COMPONENT` names the file that the service then embeds.
+//! They are built by a cargo of its own, in a target folder of its own (`<target>/engine`): the outer cargo holds the
+//! lock of its folder while this runs. `CDC_ENGINE_COMPONENT` and `CDC_REPLICA_COMPONENT` name their files.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,29 +11,46 @@ const TARGET: &str = "wasm32-wasip2";
 
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("..");
-    for input in ["engine/src", "engine/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"] {
+    for input in [
+        "engine/src",
+        "engine/Cargo.toml",
+        "replica/src",
+        "replica/Cargo.toml",
+        "wit",
+        "Cargo.toml",
+        "Cargo.lock",
+        "rust-toolchain.toml",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
     let out = PathBuf::from(variable("OUT_DIR"));
-    let built = build(&root, &target_folder(&out));
-    // Copied, so that a build never embeds a file that a later one is writing.
-    let component = out.join("engine.wasm");
-    if let Err(error) = fs::copy(&built, &component) {
-        fail(&format!("cannot copy {}: {error}", built.display()));
+    let target_folder = target_folder(&out);
+    for (package, file, variable) in [
+        ("cdc-engine", "cdc_engine.wasm", "CDC_ENGINE_COMPONENT"),
+        ("cdc-replica", "cdc_replica.wasm", "CDC_REPLICA_COMPONENT"),
+    ] {
+        build(&root, package, &target_folder);
+        let built = target_folder.join(TARGET).join("component").join(file);
+        // Copied, so that a build never embeds a file that a later one is writing.
+        let component = out.join(file);
+        if let Err(error) = fs::copy(&built, &component) {
+            fail(&format!("cannot copy {}: {error}", built.display()));
+        }
+        println!("cargo::rustc-env={variable}={}", component.display());
     }
-    println!("cargo::rustc-env=CDC_ENGINE_COMPONENT={}", component.display());
 }
 
-fn build(root: &Path, target_folder: &Path) -> PathBuf {
+fn build(root: &Path, package: &str, target_folder: &Path) {
     let mut cargo = Command::new(variable("CARGO"));
     cargo
         .current_dir(root)
-        .args(["rustc", "--package=cdc-engine", "--lib", "--crate-type=cdylib", "--profile=component", "--locked"])
+        .args(["rustc", "--lib", "--crate-type=cdylib", "--profile=component", "--locked"])
+        .arg(format!("--package={package}"))
         .arg(format!("--target={TARGET}"))
         .arg("--target-dir")
         .arg(target_folder);
     // What the outer build wants of the host's code (flags, a wrapper such as clippy's, another folder) is not meant
-    // for the component, and would make it another one.
+    // for the components, and would make them others.
     for (name, _) in env::vars_os() {
         let Some(name) = name.to_str() else { continue };
         let of_outer_build = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
@@ -46,9 +63,9 @@ fn build(root: &Path, target_folder: &Path) -> PathBuf {
         }
     }
     match cargo.status() {
-        Ok(status) if status.success() => target_folder.join(TARGET).join("component").join("cdc_engine.wasm"),
+        Ok(status) if status.success() => {}
         Ok(_) => fail(&format!(
-            "the engine component could not be built (its messages are above); is the {TARGET} target there? \
+            "the component {package} could not be built (its messages are above); is the {TARGET} target there? \
              `rustup toolchain install` in this folder installs it"
         )),
         Err(error) => fail(&format!("cargo could not be started: {error}")),
