@@ -3,16 +3,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::api::{Api, ApiOptions};
-use crate::config::{Durability, SchemaMode, ServeSettings};
+use crate::api::{Api, ApiOptions, Services};
+use crate::components::{ComponentError, ComponentOptions, Components};
+use crate::config::{Declared, Durability, SchemaMode, ServeSettings};
+use crate::delivery::{self, BuiltIn, DeliveryOptions, Parts, SubscriptionError, Subscriptions};
+use crate::guest::{self, Guest, Misfit, RuntimeOptions};
 use crate::ingest::{Ingest, IngestOptions};
-use crate::metrics::{Metrics, StoreFigures};
+use crate::live::{StreamOptions, Streams, Tail, TailOptions};
+use crate::metrics::{self, Metrics, StoreFigures};
 use crate::readers::Readers;
 use crate::sandbox::{self, CompileWith, Component, EngineError, LoadError, Settings};
 use crate::server::{self, ServerOptions};
@@ -35,6 +39,28 @@ pub enum ServeError {
     /// The engine cannot be run.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The runtime of components cannot be set up.
+    #[error(transparent)]
+    Runtime(#[from] guest::NoRuntime),
+    /// The component that keeps the replica cannot be run.
+    #[error("the built-in component of the replica cannot be run: {0}")]
+    Replica(Misfit),
+    /// Components cannot be read.
+    #[error(transparent)]
+    Components(#[from] ComponentError),
+    /// A component that the configuration declares cannot be used.
+    #[error("components.{name} ({}): {reason}", file.display())]
+    Declared {
+        /// The component's name.
+        name: cdc_rest::ComponentName,
+        /// Its file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Subscriptions cannot be started.
+    #[error(transparent)]
+    Subscriptions(#[from] SubscriptionError),
     /// An allowed origin is none.
     #[error("cors-origin: {0}")]
     Cors(#[from] cdc_rest::InvalidOrigin),
@@ -60,10 +86,15 @@ pub enum ServeError {
 }
 
 /// Runs the service until `stop` is done.
-pub async fn serve(settings: ServeSettings, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+pub async fn serve(
+    settings: ServeSettings,
+    declared: Declared,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let cors = cdc_rest::Cors::parse(&settings.cors_origins)?;
     let fatal = Arc::new(Fatal::default());
-    let options = store_options(&settings, fatal.clone());
+    let following = Arc::new(OnceLock::<Weak<Tail>>::new());
+    let options = store_options(&settings, fatal.clone(), following.clone());
     let opening = tokio::task::spawn_blocking(move || EmbeddedStore::open(options));
     let loading = {
         let (engine, cache) = (settings.engine.clone(), settings.compile_cache.clone());
@@ -74,6 +105,10 @@ pub async fn serve(settings: ServeSettings, stop: impl Future<Output = ()>) -> R
         (store, loading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?)
     };
     let (store, component) = loading;
+
+    let tail = Tail::new(store.clone(), TailOptions::default());
+    // Weakly, because the tail holds the store.
+    let _ = following.set(Arc::downgrade(&tail));
 
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), figures(store.clone())));
     let engine_settings = engine_settings(&settings);
@@ -98,6 +133,7 @@ pub async fn serve(settings: ServeSettings, stop: impl Future<Output = ()>) -> R
             max_row_bytes: limits.max_row_bytes,
             max_body_bytes: limits.max_body_bytes as u64,
             max_stream_bytes: limits.max_bulk_bytes,
+            max_component_bytes: limits.max_component_bytes as u64,
             default_page: DEFAULT_PAGE.min(u32::try_from(limits.max_page).unwrap_or(u32::MAX)),
             max_page: u32::try_from(limits.max_page).unwrap_or(u32::MAX),
             ..cdc_rest::Limits::default()
@@ -107,7 +143,31 @@ pub async fn serve(settings: ServeSettings, stop: impl Future<Output = ()>) -> R
         snapshot_timeout: limits.snapshot_timeout,
         max_batch: limits.max_batch,
     };
-    let api = Arc::new(Api::new(api_options, ingest, readers, metrics.clone()));
+    let stream_options = StreamOptions {
+        max_streams: limits.max_streams,
+        heartbeat: limits.stream_heartbeat,
+        stall_timeout: limits.stream_stall_timeout,
+    };
+    let streams = Streams::start(tail.clone(), stream_options, metrics.clone());
+    let subscribing = Subscribing {
+        store: store.clone(),
+        tail,
+        ingest: ingest.clone(),
+        readers: readers.clone(),
+        tasks: tokio::runtime::Handle::current(),
+        settings: settings.clone(),
+        declared,
+    };
+    let starting = tokio::task::spawn_blocking(move || subscribing.start());
+    let (components, subscriptions) =
+        starting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    // Weakly, because the metrics are read until the end.
+    metrics.read_subscriptions({
+        let subscriptions = Arc::downgrade(&subscriptions);
+        Box::new(move || subscriptions.upgrade().map_or_else(Vec::new, |found| figures_of(&found)))
+    });
+    let services = Services { ingest, readers, streams, components, subscriptions: subscriptions.clone() };
+    let api = Arc::new(Api::new(api_options, services, metrics.clone()));
 
     let listener = listen(settings.listen).await?;
     let address = listener.local_addr().unwrap_or(settings.listen);
@@ -131,9 +191,16 @@ pub async fn serve(settings: ServeSettings, stop: impl Future<Output = ()>) -> R
     if cut > 0 {
         tracing::warn!(connections = cut, "requests took longer than drain-timeout-ms and were cut off");
     }
+    // Each lane ends after the batch that it is at; one that does not costs a repetition, and no loss.
+    let drain = limits.drain_timeout;
+    let draining = tokio::task::spawn_blocking(move || subscriptions.stop(drain));
+    let stuck = draining.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    if stuck > 0 {
+        tracing::warn!(subscriptions = stuck, "batches took longer than drain-timeout-ms and will be delivered again");
+    }
     // The doors are gone with the API, so the thread ends once all that came through them is in the store.
     let closing = tokio::task::spawn_blocking(move || {
-        if cut == 0 && ingest_thread.join().is_err() {
+        if cut == 0 && stuck == 0 && ingest_thread.join().is_err() {
             tracing::error!("the ingest thread panicked");
         }
         store.close()
@@ -145,6 +212,94 @@ pub async fn serve(settings: ServeSettings, stop: impl Future<Output = ()>) -> R
     closed.map_err(ServeError::Store)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What subscribers are started with.
+struct Subscribing {
+    store: Arc<EmbeddedStore>,
+    tail: Arc<Tail>,
+    ingest: Ingest,
+    readers: Arc<Readers>,
+    tasks: tokio::runtime::Handle,
+    settings: ServeSettings,
+    declared: Declared,
+}
+
+impl Subscribing {
+    /// Loads components and starts to deliver. Blocks while something is compiled.
+    fn start(self) -> Result<(Arc<Components>, Arc<Subscriptions>), ServeError> {
+        let Self { store, tail, ingest, readers, tasks, settings, declared } = self;
+        let limits = &settings.limits;
+        let runtime_options = RuntimeOptions {
+            stack_bytes: limits.guest_stack_bytes,
+            instances: u32::try_from(limits.max_guests).unwrap_or(u32::MAX),
+        };
+        let runtime = guest::Runtime::new(&runtime_options, tasks.clone())?;
+        let with = std::env::current_exe().map_or(CompileWith::ThisProcess, CompileWith::Child);
+        let cache = settings.compile_cache.clone();
+        let replica =
+            Guest::load(&runtime, guest::replica_component(), Some(&cache), &with).map_err(ServeError::Replica)?;
+        let options = ComponentOptions {
+            folder: settings.data.join("components"),
+            cache,
+            with,
+            max_components: limits.max_components,
+            max_versions: limits.max_component_versions,
+        };
+        let components = Arc::new(Components::open(options, runtime, store.clone(), ingest.clone())?);
+        for (name, file) in &declared.components {
+            let declared = |reason: String| ServeError::Declared { name: name.clone(), file: file.clone(), reason };
+            let bytes = std::fs::read(file).map_err(|error| declared(error.to_string()))?;
+            components.upload(name, &bytes).map_err(|error| declared(error.to_string()))?;
+        }
+        let mut subscriptions = declared.subscriptions;
+        for builtin in BuiltIn::ALL {
+            let is_on = settings.builtin_subscribers.iter().any(|name| name == builtin.as_str());
+            if let Some((id, spec)) = builtin.subscription().filter(|_| is_on)
+                && !subscriptions.iter().any(|(declared, _)| *declared == id)
+            {
+                subscriptions.push((id, spec));
+            }
+        }
+        let parts = Parts { store, tail, ingest, readers, components: components.clone(), replica };
+        let options = DeliveryOptions {
+            max_subscriptions: limits.max_subscriptions,
+            slots: 2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            declared: subscriptions,
+        };
+        let subscriptions = delivery::start(parts, options, tasks)?;
+        Ok((components, Arc::new(subscriptions)))
+    }
+}
+
+/// The subscriptions' figures, as the metrics show them.
+fn figures_of(subscriptions: &Subscriptions) -> Vec<metrics::SubscriptionFigures> {
+    let figures = subscriptions.figures().into_iter().map(|found| metrics::SubscriptionFigures {
+        id: found.id,
+        state: found.state,
+        lag_events: found.lag_events,
+        lag_ms: found.lag_ms,
+        memory_bytes: found.memory_bytes,
+        delivered: found.counts.delivered,
+        batches: found.counts.batches,
+        retries: found.counts.retries,
+        crashes: [
+            ("trap", found.counts.traps),
+            ("timeout", found.counts.timeouts),
+            ("exit", found.counts.exits),
+            ("wrong-answer", found.counts.wrong_answers),
+        ],
+        dead_letters: found.counts.dead,
+        filtered: [
+            ("unselected", found.counts.unselected),
+            ("where", found.counts.filtered_by_condition),
+            ("where-failure", found.counts.condition_failures),
+            ("component", found.counts.filtered_by_component),
+        ],
+        guest_us: found.counts.guest_us,
+        dropped_lines: found.counts.dropped_lines,
+    });
+    figures.collect()
 }
 
 /// The store's failure, should it fail.
@@ -179,7 +334,7 @@ fn write_address(path: &std::path::Path, address: SocketAddr) -> Result<(), Serv
         .map_err(|source| ServeError::AddressFile { path: path.to_owned(), source })
 }
 
-fn store_options(settings: &ServeSettings, fatal: Arc<Fatal>) -> EmbeddedOptions {
+fn store_options(settings: &ServeSettings, fatal: Arc<Fatal>, following: Arc<OnceLock<Weak<Tail>>>) -> EmbeddedOptions {
     let mut options = EmbeddedOptions::new(&settings.data);
     options.durability = match settings.durability {
         Durability::Commit => store::Durability::Commit,
@@ -190,10 +345,15 @@ fn store_options(settings: &ServeSettings, fatal: Arc<Fatal>) -> EmbeddedOptions
         events: settings.retention_events,
         age_ms: settings.retention_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         bytes: settings.retention_bytes,
-        ..options.retention
+        unacknowledged_events: settings.retention_unacknowledged_events,
     };
     options.segment_bytes = settings.limits.segment_bytes;
     options.checkpoint_every = settings.limits.checkpoint_interval;
+    options.on_durable = Some(Arc::new(move |newest| {
+        if let Some(tail) = following.get().and_then(Weak::upgrade) {
+            tail.notify(newest);
+        }
+    }));
     options.on_fatal = Some(Arc::new(move |error: &StoreError| fatal.report(error)));
     options
 }

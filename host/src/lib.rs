@@ -5,13 +5,20 @@
 
 pub mod api;
 pub mod app;
+pub mod authoring;
+pub mod components;
 pub mod config;
+pub mod delivery;
+pub mod guest;
 pub mod ingest;
+pub mod live;
 pub mod logging;
 pub mod metrics;
+mod native_code;
 pub mod readers;
 mod refused_heads;
 pub mod sandbox;
+pub mod selection;
 pub mod server;
 pub mod store;
 pub mod tail;

@@ -3,26 +3,25 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use cdc_host::authoring::ComponentCommand;
 use cdc_host::config::{self, EngineSettings, Environment, Invocation, Serve};
-use cdc_host::{app, logging, sandbox, store, tail};
+use cdc_host::{app, authoring, guest, logging, sandbox, store, tail};
 
 /// The system's allocator costs a tenth of the service's time: what one thread allocates, another mostly frees.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The service calls itself with this to compile the engine in a process of its own.
-const COMPILE_ENGINE: &str = "compile-engine";
-
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
-    if let [_, command, component, output] = arguments.as_slice()
-        && command == COMPILE_ENGINE
-    {
-        let compiled = std::fs::read(component)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| sandbox::precompile(&bytes).map_err(|error| error.to_string()))
-            .and_then(|native| std::fs::write(output, native).map_err(|error| error.to_string()));
-        return finish(compiled);
+    // The service calls itself to compile components in processes of their own.
+    match arguments.as_slice() {
+        [_, command, component, output] if command == sandbox::COMPILE_ENGINE => {
+            return finish(compile(component, output, sandbox::precompile));
+        }
+        [_, command, component, output] if command == guest::COMPILE_GUEST => {
+            return finish(compile(component, output, guest::precompile));
+        }
+        _ => {}
     }
     let folder = match std::env::current_dir() {
         Ok(folder) => folder,
@@ -34,8 +33,19 @@ fn main() -> ExitCode {
         Ok(Invocation::PrintConfig(text)) => finish(print(text.as_bytes())),
         Ok(Invocation::Tail(settings)) => finish(run_tail(&settings)),
         Ok(Invocation::Engine(settings)) => finish(export_engine(&settings)),
+        Ok(Invocation::Component(command)) => finish(component(&command)),
         Ok(Invocation::Verify(settings)) => verify(&settings),
     }
+}
+
+fn compile<E: std::fmt::Display>(
+    component: &std::ffi::OsStr,
+    output: &std::ffi::OsStr,
+    precompile: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+) -> Result<(), String> {
+    let bytes = std::fs::read(component).map_err(|error| error.to_string())?;
+    let native = precompile(&bytes).map_err(|error| error.to_string())?;
+    std::fs::write(output, native).map_err(|error| error.to_string())
 }
 
 /// Errors go to stderr as one line; the service's own log is on stderr too.
@@ -63,7 +73,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 }
 
 fn run_service(serve: Serve) -> Result<(), String> {
-    let Serve { settings, config_file, warnings } = serve;
+    let Serve { settings, config_file, declared, warnings } = serve;
     logging::init(settings.log_format, &settings.log_level).map_err(|error| error.to_string())?;
     if let Some(file) = config_file {
         tracing::info!(file = %file.display(), "configuration read");
@@ -74,7 +84,7 @@ fn run_service(serve: Serve) -> Result<(), String> {
     let runtime = runtime()?;
     runtime.block_on(async {
         let stop = stop_signal().map_err(|error| format!("signals cannot be received: {error}"))?;
-        app::serve(settings, stop).await.map_err(|error| error.to_string())
+        app::serve(settings, declared, stop).await.map_err(|error| error.to_string())
     })
 }
 
@@ -99,6 +109,22 @@ fn run_tail(settings: &tail::TailSettings) -> Result<(), String> {
         }
     };
     runtime()?.block_on(tail::run(settings, interrupted)).map_err(|error| error.to_string())
+}
+
+fn component(command: &ComponentCommand) -> Result<(), String> {
+    let runtime = runtime()?;
+    let tasks = runtime.handle().clone();
+    match command {
+        ComponentCommand::Check(settings) => {
+            let text = authoring::check(settings, tasks).map_err(|error| error.to_string())?;
+            print(text.as_bytes())
+        }
+        ComponentCommand::Test(settings) => {
+            let mut out = std::io::stdout().lock();
+            authoring::run(settings, tasks, &mut out).map_err(|error| error.to_string())
+        }
+        ComponentCommand::Wit => print(authoring::wit().as_bytes()),
+    }
 }
 
 fn export_engine(settings: &EngineSettings) -> Result<(), String> {

@@ -12,15 +12,14 @@ use std::time::Duration;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower_http::compression::Compression;
-use tower_http::compression::predicate::SizeAbove;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
-use crate::api::Api;
-use crate::metrics::Metrics;
+use crate::api::{Api, Connection};
+use crate::metrics::{Held, Metrics};
 use crate::refused_heads::{Explained, MAX_HEAD_BYTES};
 
 /// What every HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -49,8 +48,10 @@ pub async fn serve(
     options: ServerOptions,
     stop: impl Future<Output = ()>,
 ) -> usize {
+    raise_file_limit();
     let room = Arc::new(Semaphore::new(options.max_connections));
-    let graceful = GracefulShutdown::new();
+    // Every connection's task holds a receiver.
+    let (stopping, open) = watch::channel(());
     let mut stop = pin!(stop);
     loop {
         let next = async {
@@ -71,23 +72,29 @@ pub async fn serve(
                 continue;
             }
         };
-        let (api, held, options) = (api.clone(), metrics.http.connection(), options.clone());
-        let watcher = graceful.watcher();
+        let (api, options, open) = (api.clone(), options.clone(), open.clone());
+        let held = (turn, metrics.http.connection());
         tokio::spawn(async move {
-            if let Err(error) = connection(stream, api, &options, watcher).await {
+            if let Err(error) = connection(stream, api, &options, open, held).await {
                 tracing::debug!(error = %error, "a connection ended early");
             }
-            drop((turn, held));
         });
     }
-    drop(listener);
+    drop((listener, open));
     api.drain();
-    let open = graceful.count();
-    match tokio::time::timeout(options.drain_timeout, graceful.shutdown()).await {
-        Ok(()) => 0,
-        Err(_) => open,
+    stopping.send_replace(());
+    // A WebSocket is no connection of HTTP any more.
+    let ended = async { tokio::join!(stopping.closed(), api.streams().ended()) };
+    match tokio::time::timeout(options.drain_timeout, ended).await {
+        Ok(_) => 0,
+        Err(_) => stopping.receiver_count(),
     }
 }
+
+/// The client of a stream takes nothing any more.
+#[derive(Debug, thiserror::Error)]
+#[error("it was cut off")]
+struct Cut;
 
 type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -95,12 +102,16 @@ async fn connection(
     stream: TcpStream,
     api: Arc<Api>,
     options: &ServerOptions,
-    watcher: hyper_util::server::graceful::Watcher,
+    mut stopping: watch::Receiver<()>,
+    held: (OwnedSemaphorePermit, Held),
 ) -> Result<(), ConnectionError> {
     // Answers are written whole, so waiting for more to send along only costs time.
     stream.set_nodelay(true)?;
     let http2 = tokio::time::timeout(options.header_timeout, is_http2(&stream)).await??;
-    let service = Compression::new(ApiService(api)).compress_when(SizeAbove::new(COMPRESS_ABOVE_BYTES));
+    let client = Connection::new(http2, held);
+    // A compressor would keep events back until it has enough of them.
+    let worth_it = SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::SSE);
+    let service = Compression::new(ApiService { api, client: client.clone() }).compress_when(worth_it);
     let service = TowerToHyperService::new(service);
     if http2 {
         let stream = TokioIo::new(stream);
@@ -110,7 +121,14 @@ async fn connection(
             .keep_alive_interval(Some(options.header_timeout))
             .max_concurrent_streams(256)
             .max_header_list_size(64 << 10);
-        watcher.watch(builder.serve_connection(stream, service)).await?;
+        let mut connection = pin!(builder.serve_connection(stream, service));
+        tokio::select! {
+            served = connection.as_mut() => served?,
+            _ = stopping.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await?;
+            }
+        }
     } else {
         let stream = TokioIo::new(Explained::new(stream));
         let mut builder = hyper::server::conn::http1::Builder::new();
@@ -120,9 +138,29 @@ async fn connection(
             // A client that has sent its request and closed its side still gets its answer.
             .half_close(true)
             .max_buf_size(MAX_HEAD_BYTES);
-        watcher.watch(builder.serve_connection(stream, service)).await?;
+        let mut connection = pin!(builder.serve_connection(stream, service).with_upgrades());
+        tokio::select! {
+            served = connection.as_mut() => served?,
+            () = client.cut() => return Err(Cut.into()),
+            _ = stopping.changed() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    served = connection => served?,
+                    () = client.cut() => return Err(Cut.into()),
+                }
+            }
+        }
     }
     Ok(())
+}
+
+/// A connection is an open file, and what a shell gives by default is not enough for thousands.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Looks at the first bytes without taking them.
@@ -143,7 +181,10 @@ async fn is_http2(stream: &TcpStream) -> io::Result<bool> {
 
 /// The API as a service.
 #[derive(Clone)]
-struct ApiService(Arc<Api>);
+struct ApiService {
+    api: Arc<Api>,
+    client: Arc<Connection>,
+}
 
 impl tower_service::Service<Request<Incoming>> for ApiService {
     type Response = crate::api::Answer;
@@ -155,7 +196,7 @@ impl tower_service::Service<Request<Incoming>> for ApiService {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let api = self.0.clone();
-        Box::pin(async move { Ok(api.answer(request).await) })
+        let Self { api, client } = self.clone();
+        Box::pin(async move { Ok(api.answer(request, &client).await) })
     }
 }

@@ -11,6 +11,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::stream::EventStream;
+
 /// How much of a body that is too long is read and thrown away, so that the client reads the answer before it finds
 /// the connection closed.
 const DISCARD_BYTES: u64 = 128 << 20;
@@ -96,6 +98,8 @@ pub enum AnswerBody {
     /// Pieces as they are made. When the sender is dropped in the middle, the answer is cut off so that the client
     /// notices: the last piece sent must be `None`.
     Stream(mpsc::Receiver<Option<Bytes>>),
+    /// Events as they come.
+    Events(EventStream),
     /// Nothing more.
     Done,
 }
@@ -133,6 +137,7 @@ impl Body for AnswerBody {
                     Poll::Ready(Some(Err(CutOff)))
                 }
             },
+            Self::Events(stream) => stream.poll_piece(context).map(|piece| piece.map(|piece| piece.map(Frame::data))),
             Self::Done => Poll::Ready(None),
         }
     }
@@ -140,7 +145,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Stream(_) => false,
+            Self::Stream(_) | Self::Events(_) => false,
             Self::Done => true,
         }
     }
@@ -148,7 +153,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Events(_) => SizeHint::default(),
             Self::Done => SizeHint::with_exact(0),
         }
     }

@@ -5,10 +5,16 @@
 
 mod body;
 mod bulk;
+mod components;
+mod connection;
 mod pages;
 mod problems;
+mod progress;
 mod queries;
 mod rows;
+mod socket;
+mod stream;
+mod subscriptions;
 mod tables;
 
 use std::sync::Arc;
@@ -21,10 +27,15 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 
+use crate::components::Components;
+use crate::delivery::Subscriptions;
 use crate::ingest::Ingest;
+use crate::live::Streams;
 use crate::metrics::{self, Metrics, Route};
 use crate::readers::Readers;
 pub use body::AnswerBody;
+pub use connection::Connection;
+pub use stream::EventStream;
 
 /// An answer.
 pub(crate) type Answer = Response<AnswerBody>;
@@ -46,12 +57,30 @@ pub struct ApiOptions {
     pub max_batch: usize,
 }
 
+/// What the API answers with.
+#[derive(Debug)]
+pub struct Services {
+    /// Changes in.
+    pub ingest: Ingest,
+    /// Queries.
+    pub readers: Arc<Readers>,
+    /// Events as they come.
+    pub streams: Arc<Streams>,
+    /// Components that were uploaded.
+    pub components: Arc<Components>,
+    /// Subscriptions.
+    pub subscriptions: Arc<Subscriptions>,
+}
+
 /// The API over one engine and its store.
 #[derive(Debug)]
 pub struct Api {
     options: ApiOptions,
     ingest: Ingest,
     readers: Arc<Readers>,
+    streams: Arc<Streams>,
+    components: Arc<Components>,
+    subscriptions: Arc<Subscriptions>,
     metrics: Arc<Metrics>,
     pages: pages::Pages,
     /// Set when the service stops: whoever balances load sends no more.
@@ -61,27 +90,34 @@ pub struct Api {
 impl Api {
     /// The API over this engine.
     #[must_use]
-    pub fn new(options: ApiOptions, ingest: Ingest, readers: Arc<Readers>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(options: ApiOptions, services: Services, metrics: Arc<Metrics>) -> Self {
         let (pages, draining) = (pages::Pages::default(), AtomicBool::new(false));
-        Self { options, ingest, readers, metrics, pages, draining }
+        let Services { ingest, readers, streams, components, subscriptions } = services;
+        Self { options, ingest, readers, streams, components, subscriptions, metrics, pages, draining }
     }
 
-    /// From now on `/readyz` says no.
+    /// From now on `/readyz` says no, and streams end.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.streams.stop();
+    }
+
+    /// The live streams. They outlive requests, and some their connections' HTTP.
+    pub fn streams(&self) -> &Arc<Streams> {
+        &self.streams
     }
 
     /// Answers a request. Never fails: what goes wrong is an answer too.
-    pub async fn answer(self: &Arc<Self>, request: http::Request<Incoming>) -> Answer {
+    pub async fn answer(self: &Arc<Self>, request: http::Request<Incoming>, connection: &Arc<Connection>) -> Answer {
         let start = Instant::now();
         let _held = self.metrics.http.request();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let origin = head.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
         let routed = self.route(&head);
         let label = routed.as_ref().map_or(Route::Unknown, route_label);
         let preflight = matches!(routed, Ok(Request::Options { .. }));
         let outcome = match routed {
-            Ok(request) => self.perform(request, body).await,
+            Ok(request) => self.perform(request, &mut head, body, connection).await,
             // The body of a request that is refused for its head is not read, so the connection cannot go on.
             Err(problem) => Err(problem),
         };
@@ -109,12 +145,19 @@ impl Api {
                 query: head.uri.query(),
                 content_type: text(CONTENT_TYPE),
                 content_encoding: text(http::header::CONTENT_ENCODING),
+                last_event_id: text(stream::LAST_EVENT_ID),
             },
             &self.options.limits,
         )
     }
 
-    async fn perform(self: &Arc<Self>, request: Request, body: Incoming) -> Outcome {
+    async fn perform(
+        self: &Arc<Self>,
+        request: Request,
+        head: &mut http::request::Parts,
+        body: Incoming,
+        connection: &Arc<Connection>,
+    ) -> Outcome {
         match request {
             Request::Index => Ok(json(|out| cdc_rest::write_index(out, env!("CARGO_PKG_VERSION"), &[]))),
             Request::Insert { table, upsert, format: InsertFormat::Json } => {
@@ -131,6 +174,8 @@ impl Api {
             Request::Delete { table, key } => self.delete(table, key).await,
             Request::ReadRow { table, key } => self.read_row(table, key).await,
             Request::Events(query) => self.events(query).await,
+            Request::EventStream(query) => self.event_stream(query, head, connection),
+            Request::EventSocket(query) => self.event_socket(query, head, connection),
             Request::Statistics => self.statistics().await,
             Request::Snapshot { table, at } => self.snapshot(table, at).await,
             Request::Replica { table } => self.replica(table).await,
@@ -145,6 +190,45 @@ impl Api {
                 let read = self.read(body, BodyKind::Replay).await?;
                 self.replay(&read).await
             }
+            Request::Subscriptions => self.list_subscriptions().await,
+            Request::Subscription(id) => self.show_subscription(id).await,
+            Request::DefineSubscription(id) => {
+                let read = self.read(body, BodyKind::Subscription).await?;
+                self.define_subscription(id, read).await
+            }
+            Request::DeleteSubscription(id) => self.delete_subscription(id).await,
+            Request::PauseSubscription(id) => self.pause_subscription(id, true).await,
+            Request::ResumeSubscription(id) => self.pause_subscription(id, false).await,
+            Request::RewindSubscription(id) => {
+                let read = self.read(body, BodyKind::Rewind).await?;
+                self.rewind_subscription(id, read).await
+            }
+            Request::TestSubscription(id) => {
+                let read = self.read(body, BodyKind::DryRun).await?;
+                self.test_subscription(id, read).await
+            }
+            Request::DeadLetters { subscription, query } => self.dead_letters(subscription, query).await,
+            Request::RetryDeadLetters(id) => {
+                let read = self.read(body, BodyKind::DeadLetters).await?;
+                self.retry_dead_letters(id, read).await
+            }
+            Request::DiscardDeadLetters(id) => {
+                let read = self.read(body, BodyKind::DeadLetters).await?;
+                self.discard_dead_letters(id, read).await
+            }
+            Request::Components => self.list_components().await,
+            Request::Component(name) => self.show_component(name).await,
+            Request::UploadComponent(name) => {
+                let read = self.read(body, BodyKind::Component).await?;
+                self.upload_component(name, read).await
+            }
+            Request::DeleteComponent(name) => self.delete_component(name).await,
+            Request::ComponentVersion { component, version } => self.show_component_version(component, version).await,
+            Request::RollbackComponent(name) => {
+                let read = self.read(body, BodyKind::Rollback).await?;
+                self.roll_back_component(name, read).await
+            }
+            Request::Trace { table, key } => self.trace(table, key).await,
             Request::Health => Ok(json(cdc_rest::write_health)),
             Request::Readiness if self.draining.load(Ordering::Relaxed) => Err(Problem::shutting_down(1)),
             Request::Readiness => Ok(json(cdc_rest::write_health)),
@@ -197,6 +281,8 @@ fn route_label(request: &Request) -> Route {
         Request::Insert { .. } => Route::Rows,
         Request::Update { .. } | Request::Delete { .. } | Request::ReadRow { .. } => Route::Row,
         Request::Events(_) => Route::Events,
+        Request::EventStream(_) => Route::EventStream,
+        Request::EventSocket(_) => Route::EventSocket,
         Request::Statistics => Route::Statistics,
         Request::Snapshot { .. } => Route::Snapshot,
         Request::Replica { .. } => Route::Replica,
@@ -204,6 +290,24 @@ fn route_label(request: &Request) -> Route {
         Request::Schema { .. } | Request::DeclareSchema { .. } => Route::Schema,
         Request::SchemaHistory { .. } => Route::SchemaHistory,
         Request::Replay => Route::Replay,
+        Request::Subscriptions
+        | Request::Subscription(_)
+        | Request::DefineSubscription(_)
+        | Request::DeleteSubscription(_)
+        | Request::PauseSubscription(_)
+        | Request::ResumeSubscription(_)
+        | Request::RewindSubscription(_)
+        | Request::TestSubscription(_)
+        | Request::DeadLetters { .. }
+        | Request::RetryDeadLetters(_)
+        | Request::DiscardDeadLetters(_) => Route::Subscriptions,
+        Request::Components
+        | Request::Component(_)
+        | Request::UploadComponent(_)
+        | Request::DeleteComponent(_)
+        | Request::ComponentVersion { .. }
+        | Request::RollbackComponent(_) => Route::Components,
+        Request::Trace { .. } => Route::Trace,
         Request::Health => Route::Health,
         Request::Readiness => Route::Readiness,
         Request::Metrics => Route::Metrics,

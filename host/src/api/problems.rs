@@ -4,7 +4,10 @@ use cdc_rest::{Code, Problem};
 use http::{Response, StatusCode};
 
 use super::{Answer, AnswerBody, extend};
+use crate::components::ComponentError;
+use crate::delivery::SubscriptionError;
 use crate::ingest::IngestError;
+use crate::live::OpenStreamError;
 use crate::sandbox::{DeclareError, EngineError, QueryError, Refusal, RefusalCode, SnapshotError, WitStoreError};
 use crate::store::StoreError;
 
@@ -36,7 +39,7 @@ pub(super) fn ingest(error: &IngestError) -> Problem {
     }
 }
 
-fn store(error: &StoreError) -> Problem {
+pub(super) fn store(error: &StoreError) -> Problem {
     match error {
         StoreError::Full(_) => Problem::storage_full(LATER_SECONDS),
         StoreError::GivenUp(_) => Problem::queue_full(SOON_SECONDS),
@@ -68,6 +71,59 @@ fn engine_store(error: &WitStoreError) -> Problem {
             Problem::store_failed()
         }
     }
+}
+
+pub(super) fn open_stream(error: &OpenStreamError) -> Problem {
+    match error {
+        OpenStreamError::TooMany(max) => Problem::too_many_streams(*max, LATER_SECONDS),
+        OpenStreamError::Stopping => Problem::shutting_down(SOON_SECONDS),
+        OpenStreamError::InTheFuture(newest) => Problem::in_the_future(*newest),
+        OpenStreamError::Store(error) => store(error),
+    }
+}
+
+pub(super) fn subscription(error: &SubscriptionError) -> Problem {
+    let with = |code| Problem::new(code, error.to_string());
+    match error {
+        SubscriptionError::Unknown(id) => Problem::unknown_subscription(id),
+        SubscriptionError::Declared(_) => with(Code::DeclaredInConfiguration),
+        SubscriptionError::TooMany { .. } => with(Code::LimitReached),
+        SubscriptionError::Selection(_)
+        | SubscriptionError::UnknownBuiltIn(_)
+        | SubscriptionError::NotAFilter(_)
+        | SubscriptionError::KeyvalueInLanes => with(Code::InvalidSubscription),
+        SubscriptionError::NothingToTry(_) | SubscriptionError::RangeTooLong { .. } => with(Code::InvalidBody),
+        SubscriptionError::Component(error) => component(error),
+        SubscriptionError::InTheFuture { newest } => Problem::in_the_future(*newest),
+        SubscriptionError::Busy(_) => with(Code::SubscriptionBusy).with_retry_after(SOON_SECONDS),
+        SubscriptionError::Of { source, .. } => subscription(source),
+        SubscriptionError::Store(error) => store(error),
+        SubscriptionError::Unreadable { .. } | SubscriptionError::Thread(_) => {
+            tracing::error!(%error, "a subscription cannot be used");
+            Problem::store_failed()
+        }
+    }
+}
+
+pub(super) fn component(error: &ComponentError) -> Problem {
+    let with = |code| Problem::new(code, error.to_string());
+    match error {
+        ComponentError::UnknownName(name) => Problem::unknown_component(name),
+        ComponentError::UnknownVersion { name, version, .. } => Problem::unknown_component_version(name, *version),
+        ComponentError::NothingBefore(_) => with(Code::NothingBefore),
+        ComponentError::Misfit(_) => with(Code::UnfitComponent),
+        ComponentError::TooMany { .. } => with(Code::LimitReached),
+        ComponentError::Store(error) => store(error),
+        ComponentError::File { .. } | ComponentError::Damaged { .. } => {
+            tracing::error!(%error, "a component cannot be used");
+            Problem::store_failed()
+        }
+    }
+}
+
+/// A component that subscriptions need.
+pub(super) fn component_in_use(name: &cdc_rest::ComponentName, users: &str) -> Problem {
+    Problem::new(Code::ComponentInUse, format!("component {name} is used by {users}; remove or change these first"))
 }
 
 pub(super) fn query(error: QueryError, table: &str) -> Problem {

@@ -73,7 +73,7 @@ impl Api {
                     events_per_second: statistics.events_per_second,
                     current_sequence: statistics.current_sequence,
                     // Nothing waits for a stream publisher while there is none.
-                    buffer_size: 0,
+                    buffer_size: self.subscriptions.waiting_for("publisher"),
                 },
             );
         }))

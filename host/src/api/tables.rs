@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cdc_rest::{Problem, ReplayRequest, ReplayedTable, ReplicaWriter, SnapshotWriter, TableName, write_replay_report};
+use cdc_rest::{
+    Code, Problem, ReplayRequest, ReplayedTable, ReplicaWriter, SnapshotWriter, TableName, write_replay_report,
+};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +17,8 @@ use tokio::time::Instant;
 use super::body::AnswerBody;
 use super::queries::rest_schema;
 use super::{Answer, Api, Outcome, json, problems};
-use crate::sandbox::{EngineError, Instance, Snapshot, SnapshotError};
+use crate::delivery::{Replica, SubscriptionError};
+use crate::sandbox::{EngineError, Instance, Snapshot};
 
 /// Rows and bytes of images that are read from the engine at once: what a stream holds in memory, a few times over.
 const PAGE_ROWS: u32 = 512;
@@ -23,56 +26,57 @@ const PAGE_BYTES: u32 = 64 << 10;
 /// Pieces that wait for the client.
 const PIECES: usize = 2;
 
-/// What is written around the rows.
-enum Frame {
-    Snapshot(SnapshotWriter),
-    Replica(ReplicaWriter),
-}
+/// How long a replica may take to have what was captured before it was asked for.
+const REPLICA_WAIT: Duration = Duration::from_secs(1);
 
 impl Api {
     /// `GET /snapshot/:table`.
     pub(super) async fn snapshot(&self, table: TableName, at: Option<u64>) -> Outcome {
-        self.stream(
-            move |instance| instance.snapshot(table.as_str(), at),
-            |snapshot, out| {
-                let info = snapshot.info();
-                Frame::Snapshot(SnapshotWriter::begin(out, &info.schema.name, info.timestamp))
-            },
-        )
-        .await
+        let readers = self.readers.clone();
+        let open = move || match readers.instance().and_then(|instance| instance.snapshot(table.as_str(), at)) {
+            Ok(Ok(snapshot)) => Ok(snapshot),
+            Ok(Err(error)) => Err(problems::snapshot(error)),
+            Err(error) => {
+                tracing::error!(error = %format!("{error:#}"), "a snapshot failed");
+                Err(problems::engine(&error))
+            }
+        };
+        self.stream(open, write_snapshot).await
     }
 
     /// `GET /replica/:table`.
     pub(super) async fn replica(&self, table: TableName) -> Outcome {
-        self.stream(
-            move |instance| instance.replica(table.as_str()),
-            |snapshot, out| Frame::Replica(ReplicaWriter::begin(out, &snapshot.info().schema.name)),
-        )
-        .await
+        let subscriptions = self.subscriptions.clone();
+        let open = move || match subscriptions.replica(table.as_str(), REPLICA_WAIT) {
+            Ok(Some(replica)) => Ok((table, replica)),
+            Ok(None) => Err(Problem::unknown_table(table.as_str())),
+            Err(SubscriptionError::Unknown(id)) => {
+                let detail = format!("the subscriber {id} is switched off: builtin-subscribers has to name it");
+                Err(Problem::new(Code::UnknownSubscription, detail))
+            }
+            Err(error) => Err(problems::subscription(&error)),
+        };
+        self.stream(open, |(table, replica), client| write_replica(&table, replica, client)).await
     }
 
-    async fn stream(
+    /// Opens something that takes long to read, and writes it piece by piece as its client takes them.
+    async fn stream<T: 'static>(
         &self,
-        open: impl FnOnce(Instance) -> Result<Result<Snapshot, SnapshotError>, EngineError> + Send + 'static,
-        begin: impl FnOnce(&Snapshot, &mut Vec<u8>) -> Frame + Send + 'static,
+        open: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+        write: impl FnOnce(T, &Client) + Send + 'static,
     ) -> Outcome {
         let turn = self.readers.long().ok_or_else(problems::long_calls)?;
-        let readers = self.readers.clone();
         let timeout = self.options.snapshot_timeout;
         let (opened, opening) = oneshot::channel();
         let (pieces, receiver) = mpsc::channel(PIECES);
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            let snapshot = match readers.instance().and_then(open) {
-                Ok(Ok(snapshot)) => snapshot,
-                Ok(Err(error)) => return drop(opened.send(Err(problems::snapshot(error)))),
-                Err(error) => {
-                    tracing::error!(error = %format!("{error:#}"), "a snapshot failed");
-                    return drop(opened.send(Err(problems::engine(&error))));
-                }
+            let found = match open() {
+                Ok(found) => found,
+                Err(problem) => return drop(opened.send(Err(problem))),
             };
             if opened.send(Ok(())).is_ok() {
-                write(snapshot, begin, &pieces, timeout);
+                write(found, &Client { pieces, timeout, deadline: Instant::now() + timeout });
             }
         });
         opening.await.unwrap_or_else(|_| Err(Problem::engine_failed()))?;
@@ -95,27 +99,33 @@ impl Api {
     }
 }
 
-/// Reads page by page as the client takes them. A client that goes away, or is slower than `timeout` allows, ends it;
-/// an error in the middle cuts the answer off, because its status has been sent.
-fn write(
-    mut snapshot: Snapshot,
-    begin: impl FnOnce(&Snapshot, &mut Vec<u8>) -> Frame,
-    pieces: &mpsc::Sender<Option<Bytes>>,
+/// Whoever reads an answer. One that goes away, or is slower than `timeout` allows, ends it; an error in the middle cuts
+/// the answer off, because its status has been sent.
+struct Client {
+    pieces: mpsc::Sender<Option<Bytes>>,
     timeout: Duration,
-) {
-    let runtime = Handle::current();
-    let deadline = Instant::now() + timeout;
-    // False when there is no use in going on.
-    let send = |piece: Option<Bytes>| match runtime.block_on(tokio::time::timeout_at(deadline, pieces.send(piece))) {
-        Ok(sent) => sent.is_ok(),
-        Err(_) => {
-            tracing::warn!(seconds = timeout.as_secs(), "a snapshot was cut off: its client is too slow");
-            false
+    deadline: Instant,
+}
+
+impl Client {
+    /// Sends a piece, or the end. False when there is no use in going on.
+    fn send(&self, piece: Option<Bytes>) -> bool {
+        let sending = tokio::time::timeout_at(self.deadline, self.pieces.send(piece));
+        match Handle::current().block_on(sending) {
+            Ok(sent) => sent.is_ok(),
+            Err(_) => {
+                tracing::warn!(seconds = self.timeout.as_secs(), "a snapshot was cut off: its client is too slow");
+                false
+            }
         }
-    };
+    }
+}
+
+fn write_snapshot(mut snapshot: Snapshot, client: &Client) {
     let room = PAGE_BYTES as usize * 2;
     let mut out = Vec::with_capacity(room);
-    let mut frame = begin(&snapshot, &mut out);
+    let info = snapshot.info();
+    let mut writer = SnapshotWriter::begin(&mut out, &info.schema.name, info.timestamp);
     loop {
         let rows = match snapshot.next(PAGE_ROWS, PAGE_BYTES) {
             Ok(Ok(rows)) => rows,
@@ -126,25 +136,41 @@ fn write(
             break;
         }
         for row in &rows {
-            match &mut frame {
-                Frame::Snapshot(writer) => writer.row(&mut out, row.image.as_bytes()),
-                Frame::Replica(writer) => writer.row(&mut out, row.image.as_bytes()),
-            }
+            writer.row(&mut out, row.image.as_bytes());
         }
-        let piece = std::mem::replace(&mut out, Vec::with_capacity(room));
-        if !send(Some(piece.into())) {
+        if !client.send(Some(std::mem::replace(&mut out, Vec::with_capacity(room)).into())) {
             return;
         }
     }
-    match frame {
-        Frame::Snapshot(writer) => {
-            let info = snapshot.info();
-            writer.end(&mut out, &rest_schema(info.schema.clone()), info.sequence);
-        }
-        Frame::Replica(writer) => writer.end(&mut out),
+    let info = snapshot.info();
+    writer.end(&mut out, &rest_schema(info.schema.clone()), info.sequence);
+    if client.send(Some(out.into())) {
+        client.send(None);
     }
-    if send(Some(out.into())) {
-        send(None);
+}
+
+fn write_replica(table: &TableName, mut replica: Replica, client: &Client) {
+    let room = PAGE_BYTES as usize * 2;
+    let mut out = Vec::with_capacity(room);
+    let mut writer = ReplicaWriter::begin(&mut out, table.as_str());
+    loop {
+        let rows = match replica.next(PAGE_ROWS as usize, PAGE_BYTES as usize) {
+            Ok(rows) => rows,
+            Err(error) => return tracing::error!(%error, "a replica was cut off: the store failed"),
+        };
+        if rows.is_empty() {
+            break;
+        }
+        for row in &rows {
+            writer.row(&mut out, &row.image);
+        }
+        if !client.send(Some(std::mem::replace(&mut out, Vec::with_capacity(room)).into())) {
+            return;
+        }
+    }
+    writer.end(&mut out);
+    if client.send(Some(out.into())) {
+        client.send(None);
     }
 }
 

@@ -57,6 +57,17 @@ pub enum ConfigError {
         hint: String,
     },
 
+    /// A component or a subscription in the file is none.
+    #[error("{key} ({}): {reason}", path.display())]
+    Declaration {
+        /// The table.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// The file is not TOML.
     #[error("{}:{line}: not valid TOML: {reason}", path.display())]
     Syntax {

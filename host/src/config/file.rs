@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
+use super::declared::{self, Declared};
 use super::error::ConfigError;
 use super::resolve::Origin;
 
@@ -37,6 +38,7 @@ impl Entry {
 pub(super) struct ConfigFile {
     pub(super) path: Option<PathBuf>,
     pub(super) entries: Vec<Entry>,
+    pub(super) declared: Declared,
 }
 
 /// Reads the file that was named, or `cdc.toml` of the working folder when there is one.
@@ -46,7 +48,11 @@ pub(super) fn read(named: Option<(&Path, Origin)>, working_folder: &Path) -> Res
         None => (PathBuf::from(super::DEFAULT_FILE), None),
     };
     match std::fs::read_to_string(working_folder.join(&path)) {
-        Ok(text) => Ok(ConfigFile { entries: entries(&text, &path)?, path: Some(path) }),
+        Ok(text) => {
+            let entries = entries(&text, &path)?;
+            let declared = declared::read(&text, &working_folder.join(&path))?;
+            Ok(ConfigFile { entries, declared, path: Some(path) })
+        }
         Err(error) if origin.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(ConfigFile::default()),
         Err(source) => Err(ConfigError::Unreadable { path, origin, source }),
     }
@@ -73,6 +79,9 @@ fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, ConfigError> {
         Ok(())
     };
     for (key, value) in top.get_ref() {
+        if declared::TABLES.contains(&key.get_ref().as_ref()) {
+            continue;
+        }
         match value.get_ref() {
             DeValue::Table(table) => {
                 for (inner, value) in table {

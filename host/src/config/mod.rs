@@ -7,6 +7,7 @@
 //! key in the file, the bounds, the default and the help. A flag beats a variable, a variable the file, the file the
 //! default; a wrong value is refused even where a stronger one overrides it. Paths are taken from the working folder.
 
+mod declared;
 mod error;
 mod file;
 mod print;
@@ -21,11 +22,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use declared::Declared;
 pub use error::ConfigError;
 pub use resolve::{Environment, Origin};
 pub use settings::{Limits, ServeSettings};
 pub use value::{Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB};
 
+use crate::authoring::ComponentCommand;
 use crate::tail::TailSettings;
 use file::ConfigFile;
 use resolve::Key;
@@ -50,6 +53,8 @@ pub enum Invocation {
     Verify(VerifySettings),
     /// Write the built-in engine component.
     Engine(EngineSettings),
+    /// Look at a component, or run it.
+    Component(ComponentCommand),
 }
 
 /// `cdc serve` with where its configuration came from.
@@ -59,6 +64,8 @@ pub struct Serve {
     pub settings: ServeSettings,
     /// The configuration file that was read, to be logged at the start.
     pub config_file: Option<PathBuf>,
+    /// What the configuration file declares beside options.
+    pub declared: Declared,
     /// What looks like a mistake but does no harm; to be logged at the start.
     pub warnings: Vec<String>,
 }
@@ -91,6 +98,7 @@ Examples:
   cdc tail --table users --operation UPDATE           follow the changes of one table
   cdc tail --from-start --json --once | jq .table     all events as JSON lines
   cdc verify --data ./cdc-data                        check a data folder offline
+  cdc component check filter.wasm                     whether a component can be a subscriber
   cdc engine engine.wasm                              take the engine component out
 
 Run `cdc <command> --help` for the options of a command.";
@@ -114,6 +122,9 @@ enum CliCommand {
     Verify(Configured<VerifySettings>),
     /// Write the engine component that is built into this binary to a file or to stdout
     Engine(EngineSettings),
+    /// For authors of subscribers: check a component, run it on events, print the contract
+    #[command(subcommand)]
+    Component(ComponentCommand),
 }
 
 const PRECEDENCE: &str = "\
@@ -167,7 +178,12 @@ where
             }
             resolved.settings.settle();
             let warnings = resolve::unknown_variables(environment, &keys);
-            Invocation::Serve(Box::new(Serve { settings: resolved.settings, config_file: file.path, warnings }))
+            Invocation::Serve(Box::new(Serve {
+                settings: resolved.settings,
+                config_file: file.path,
+                declared: file.declared,
+                warnings,
+            }))
         }
         CliCommand::Tail(arguments) => {
             let file = file(arguments.config)?;
@@ -178,6 +194,7 @@ where
             Invocation::Verify(resolve::resolve(flags, environment, &file, &keys)?.settings)
         }
         CliCommand::Engine(settings) => Invocation::Engine(settings),
+        CliCommand::Component(command) => Invocation::Component(command),
     })
 }
 

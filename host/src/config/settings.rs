@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::value::{
-    Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB, age, bytes_in, count_in, listen_address, log_filter,
-    milliseconds_in, or_unlimited,
+    Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB, age, builtin_subscriber, bytes_in, count_in,
+    listen_address, log_filter, milliseconds_in, or_unlimited,
 };
 use crate::logging::LogFormat;
 
@@ -46,6 +46,11 @@ pub struct ServeSettings {
     #[arg(long, value_name = "DIR", default_value = "<data>/cache")]
     pub compile_cache: PathBuf,
 
+    /// Parts of the service that get every event: a list of console, publisher, replication, or none
+    #[arg(long = "builtin-subscribers", value_name = "NAMES", value_delimiter = ',', value_parser = builtin_subscriber)]
+    #[arg(default_value = "console,publisher,replication", help_heading = "Subscribers")]
+    pub builtin_subscribers: Vec<String>,
+
     /// Whether tables and columns appear with their first write or values must fit what is declared
     #[arg(long, value_name = "infer|strict", default_value = "infer")]
     pub schema: SchemaMode,
@@ -72,6 +77,11 @@ pub struct ServeSettings {
     #[arg(long, value_name = "SIZE|unlimited", default_value = "unlimited", help_heading = "Storage")]
     #[arg(value_parser = or_unlimited(bytes_in::<u64>(MIB..=1024 * TIB)))]
     pub retention_bytes: Cap<u64>,
+
+    /// Most events to keep because a subscription has not acknowledged them; one further behind loses events
+    #[arg(long, value_name = "COUNT", default_value = "1000000", help_heading = "Storage")]
+    #[arg(value_parser = count_in::<u64>(1..=1_000_000_000_000))]
+    pub retention_unacknowledged_events: u64,
 
     /// How log lines on stderr are written
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "Logging")]
@@ -150,9 +160,37 @@ pub struct Limits {
     #[arg(long, value_name = "COUNT", default_value = "10000", value_parser = count_in::<usize>(1..=1_000_000))]
     pub max_connections: usize,
 
+    /// Most open streams of events
+    #[arg(long, value_name = "COUNT", default_value = "8000", value_parser = count_in::<usize>(1..=1_000_000))]
+    pub max_streams: usize,
+
     /// Most row keys held while a table is rebuilt as it was in the past
     #[arg(long, value_name = "COUNT", default_value = "1000000", value_parser = count_in::<usize>(1..=100_000_000))]
     pub max_past_keys: usize,
+
+    /// Most subscriptions
+    #[arg(long, value_name = "COUNT", default_value = "256", value_parser = count_in::<usize>(1..=10_000))]
+    pub max_subscriptions: usize,
+
+    /// Most components
+    #[arg(long, value_name = "COUNT", default_value = "1000", value_parser = count_in::<usize>(1..=100_000))]
+    pub max_components: usize,
+
+    /// Largest component that can be uploaded
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = bytes_in::<usize>(KIB..=GIB))]
+    pub max_component_bytes: usize,
+
+    /// Most versions of a component that are kept
+    #[arg(long, value_name = "COUNT", default_value = "20", value_parser = count_in::<usize>(2..=10_000))]
+    pub max_component_versions: usize,
+
+    /// Most instances of components at once
+    #[arg(long, value_name = "COUNT", default_value = "512", value_parser = count_in::<usize>(1..=10_000))]
+    pub max_guests: usize,
+
+    /// Stack of a component's instance
+    #[arg(long, value_name = "SIZE", default_value = "512KiB", value_parser = bytes_in::<usize>(64 * KIB..=64 * MIB))]
+    pub guest_stack_bytes: usize,
 
     /// Time a client has to send its request head
     #[arg(long = "header-timeout-ms", value_name = "MS", default_value = "10000")]
@@ -173,6 +211,16 @@ pub struct Limits {
     #[arg(long = "snapshot-timeout-ms", value_name = "MS", default_value = "600000")]
     #[arg(value_parser = milliseconds_in(1..=86_400_000))]
     pub snapshot_timeout: Duration,
+
+    /// Time between the heartbeats of a stream of events
+    #[arg(long = "stream-heartbeat-ms", value_name = "MS", default_value = "15000")]
+    #[arg(value_parser = milliseconds_in(10..=3_600_000))]
+    pub stream_heartbeat: Duration,
+
+    /// Time after which a stream's reader that takes nothing of what is sent is disconnected
+    #[arg(long = "stream-stall-timeout-ms", value_name = "MS", default_value = "30000")]
+    #[arg(value_parser = milliseconds_in(10..=3_600_000))]
+    pub stream_stall_timeout: Duration,
 
     /// Time between checkpoints of the row state, which bounds how much a start replays
     #[arg(long = "checkpoint-interval-ms", value_name = "MS", default_value = "5000")]

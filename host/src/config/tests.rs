@@ -34,8 +34,8 @@ fn refusal(arguments: &[&str], variables: &[(&str, &str)], file: Option<&str>) -
 
 #[test]
 fn without_any_source_the_defaults_hold() {
-    let Serve { settings, config_file, warnings } = serve(&[], &[], None).expect("defaults");
-    assert_eq!(config_file, None);
+    let Serve { settings, config_file, declared, warnings } = serve(&[], &[], None).expect("defaults");
+    assert_eq!((config_file, declared), (None, Declared::default()));
     assert!(warnings.is_empty());
     let expected = ServeSettings {
         listen: ([127, 0, 0, 1], 8002).into(),
@@ -44,12 +44,14 @@ fn without_any_source_the_defaults_hold() {
         engine: None,
         readers: 2,
         compile_cache: "./cdc-data/cache".into(),
+        builtin_subscribers: ["console", "publisher", "replication"].map(str::to_owned).to_vec(),
         schema: SchemaMode::Infer,
         data: "./cdc-data".into(),
         durability: Durability::Commit,
         retention_events: Some(10_000),
         retention_age: None,
         retention_bytes: None,
+        retention_unacknowledged_events: 1_000_000,
         log_format: crate::logging::LogFormat::Text,
         log_level: "info".to_owned(),
         limits: Limits {
@@ -65,11 +67,20 @@ fn without_any_source_the_defaults_hold() {
             max_batch: 1_024,
             max_queue: 8_192,
             max_connections: 10_000,
+            max_streams: 8_000,
+            max_subscriptions: 256,
+            max_components: 1_000,
+            max_component_bytes: 64 << 20,
+            max_component_versions: 20,
+            max_guests: 512,
+            guest_stack_bytes: 512 << 10,
             max_past_keys: 1_000_000,
             header_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             snapshot_timeout: Duration::from_secs(600),
+            stream_heartbeat: Duration::from_secs(15),
+            stream_stall_timeout: Duration::from_secs(30),
             checkpoint_interval: Duration::from_secs(5),
             segment_bytes: 8 << 20,
         },
@@ -102,12 +113,14 @@ fn every_option_can_be_set_by_flag_variable_and_file() {
         ("engine", "e"),
         ("readers", "7"),
         ("compile-cache", "c"),
+        ("builtin-subscribers", "none"),
         ("schema", "strict"),
         ("data", "d"),
         ("durability", "interval=9"),
         ("retention-events", "unlimited"),
         ("retention-age", "7d"),
         ("retention-bytes", "512MiB"),
+        ("retention-unacknowledged-events", "9"),
         ("log-format", "json"),
         ("log-level", "debug"),
         ("max-body-bytes", "2MiB"),
@@ -122,11 +135,20 @@ fn every_option_can_be_set_by_flag_variable_and_file() {
         ("max-batch", "9"),
         ("max-queue", "9"),
         ("max-connections", "9"),
+        ("max-streams", "9"),
+        ("max-subscriptions", "9"),
+        ("max-components", "9"),
+        ("max-component-bytes", "2MiB"),
+        ("max-component-versions", "9"),
+        ("max-guests", "9"),
+        ("guest-stack-bytes", "1MiB"),
         ("max-past-keys", "9"),
         ("header-timeout-ms", "9"),
         ("request-timeout-ms", "9"),
         ("drain-timeout-ms", "0"),
         ("snapshot-timeout-ms", "9"),
+        ("stream-heartbeat-ms", "99"),
+        ("stream-stall-timeout-ms", "99"),
         ("checkpoint-interval-ms", "99"),
         ("segment-bytes", "1MiB"),
     ];
@@ -145,7 +167,7 @@ fn every_option_can_be_set_by_flag_variable_and_file() {
     assert!(by_variable.warnings.is_empty(), "{:?}", by_variable.warnings);
 
     let line = |(long, value): &(&str, &str)| format!("{long} = {value:?}\n");
-    let (top, limits) = set.split_at(14);
+    let (top, limits) = set.split_at(16);
     let file: String = top.iter().map(line).chain(["[limits]\n".to_owned()]).chain(limits.iter().map(line)).collect();
     let by_file = serve(&[], &[], Some(&file)).expect("file");
 
@@ -214,7 +236,7 @@ fn an_unknown_key_of_the_file_is_named_with_what_was_meant() {
          did you mean retention-age at the top level, before the first table?"
     );
     assert_eq!(hint("max_page = 5"), "unknown key max_page (cdc.toml:1); did you mean max-page in the table [limits]?");
-    assert!(hint("zebra = 1").contains("; allowed here: address-file, compile-cache, "), "{}", hint("zebra = 1"));
+    assert!(hint("zebra = 1").contains("; allowed here: address-file, builtin-subscribers, "), "{}", hint("zebra = 1"));
     assert_eq!(hint("[zebra]\nx = 1"), "unknown key zebra.x (cdc.toml:2); tables are: limits, tail");
 }
 
@@ -313,6 +335,7 @@ fn help_reads_as_written() {
         (Some("tail"), include_str!("golden/help-tail.txt")),
         (Some("verify"), include_str!("golden/help-verify.txt")),
         (Some("engine"), include_str!("golden/help-engine.txt")),
+        (Some("component"), include_str!("golden/help-component.txt")),
     ];
     for (name, expected) in golden {
         assert_eq!(help(name), expected, "{name:?}");

@@ -234,6 +234,14 @@ impl Display for Bytes {
     }
 }
 
+/// The name of a part of the service that is a subscriber, or none for no such part.
+pub(super) fn builtin_subscriber(text: &str) -> Result<String, String> {
+    match text {
+        "console" | "publisher" | "replication" | "none" => Ok(text.to_owned()),
+        _ => Err("console, publisher, replication or none".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

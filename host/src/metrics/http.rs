@@ -60,12 +60,22 @@ label_values! {
         Row = "/data/{table}/{id}",
         /// The log
         Events = "/events",
+        /// The log as it grows, as Server-Sent Events
+        EventStream = "/events/stream",
+        /// The log as it grows, over a WebSocket
+        EventSocket = "/events/ws",
         /// Statistics
         Statistics = "/stats",
         /// A table's rows
         Snapshot = "/snapshot/{table}",
         /// A replica's rows
         Replica = "/replica/{table}",
+        /// Subscriptions and what is asked of them
+        Subscriptions = "/subscriptions",
+        /// Components and their versions
+        Components = "/components",
+        /// What became of a row's events
+        Trace = "/trace/{table}/{key}",
         /// All schemas
         Schemas = "/schemas",
         /// One schema
@@ -86,9 +96,9 @@ label_values! {
 }
 
 /// The statuses that have a label of their own; any other one is `other`.
-pub(super) const STATUSES: [u16; 24] = [
-    200, 201, 202, 204, 206, 301, 304, 400, 404, 405, 406, 408, 409, 410, 413, 414, 415, 422, 429, 431, 500, 501, 503,
-    504,
+pub(super) const STATUSES: [u16; 27] = [
+    101, 200, 201, 202, 204, 206, 301, 304, 400, 403, 404, 405, 406, 408, 409, 410, 413, 414, 415, 422, 426, 429, 431,
+    500, 501, 503, 504,
 ];
 
 /// Counters of the HTTP door.
@@ -140,7 +150,7 @@ impl HttpMetrics {
     }
 }
 
-/// One counter for each method, route and status; about 20 kB, most of which is never touched.
+/// One counter for each method, route and status; about 25 kB, most of which is never touched.
 #[derive(Clone)]
 struct Requests(Arc<[AtomicU64]>);
 

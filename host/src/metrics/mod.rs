@@ -10,8 +10,11 @@ mod http;
 mod labels;
 mod process;
 mod store;
+mod streams;
+mod subscriptions;
 
 use std::fmt::{self, Debug};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +24,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub use http::{HttpMetrics, Method, Route};
 pub use store::{ReadStore, StoreFigures};
+pub use streams::{StreamEnd, StreamKind, StreamMetrics};
+pub use subscriptions::{ReadSubscriptions, SubscriptionFigures};
 
 use histogram::Histogram;
 use labels::{Labelled, label_values};
@@ -132,7 +137,10 @@ pub struct Metrics {
     pub ingest: IngestMetrics,
     /// Calls of the engine component.
     pub engine: EngineMetrics,
+    /// Readers that follow the log.
+    pub streams: StreamMetrics,
     registry: Registry,
+    subscriptions: Arc<OnceLock<ReadSubscriptions>>,
 }
 
 impl Debug for Metrics {
@@ -151,8 +159,17 @@ impl Metrics {
         let http = HttpMetrics::register(registry);
         let ingest = register_ingest(registry);
         let engine = register_engine(registry);
+        let streams = StreamMetrics::register(registry);
         registry.register_collector(Box::new(store::StoreCollector(read_store)));
-        Self { http, ingest, engine, registry: root }
+        let subscriptions = Arc::<OnceLock<ReadSubscriptions>>::default();
+        registry.register_collector(Box::new(subscriptions::SubscriptionCollector(subscriptions.clone())));
+        Self { http, ingest, engine, streams, subscriptions, registry: root }
+    }
+
+    /// From now on, figures of subscriptions are read in this way, once per scrape.
+    pub fn read_subscriptions(&self, read: ReadSubscriptions) {
+        // Once: there is one service.
+        let _ = self.subscriptions.set(read);
     }
 
     /// Everything as OpenMetrics text, to be served as [`CONTENT_TYPE`].
@@ -218,6 +235,9 @@ mod tests {
         metrics.engine.called(Call::Capture, Duration::from_micros(40));
         metrics.engine.traps.inc();
         metrics.engine.pages_reused.inc();
+        let _stream = metrics.streams.open(StreamKind::Sse);
+        metrics.streams.sent(StreamKind::Sse, 12);
+        metrics.streams.ended(StreamEnd::Slow);
         let (_writer, _reader) = (metrics.engine.instance(Role::Writer), metrics.engine.instance(Role::Reader));
         // The process' own figures differ from run to run: only their names are compared.
         let text = metrics.encode();
