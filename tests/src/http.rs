@@ -187,19 +187,24 @@ impl Connection {
 
     fn chunked_body(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
-        loop {
-            let line = self.line()?;
-            let digits = line.split(';').next().unwrap_or_default();
-            let length =
-                usize::from_str_radix(digits.trim(), 16).map_err(|_| invalid(format!("chunk size {line:?}")))?;
-            body.extend(self.take(length)?);
-            if length > 0 {
-                self.line()?;
-            } else {
-                while !self.line()?.is_empty() {}
-                return Ok(body);
-            }
+        while let Some(chunk) = self.chunk()? {
+            body.extend(chunk);
         }
+        Ok(body)
+    }
+
+    /// The next chunk of a chunked body, for who reads an answer while it is made; none at the end.
+    pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line = self.line()?;
+        let digits = line.split(';').next().unwrap_or_default();
+        let length = usize::from_str_radix(digits.trim(), 16).map_err(|_| invalid(format!("chunk size {line:?}")))?;
+        let chunk = self.take(length)?;
+        if length > 0 {
+            self.line()?;
+            return Ok(Some(chunk));
+        }
+        while !self.line()?.is_empty() {}
+        Ok(None)
     }
 
     fn line(&mut self) -> io::Result<String> {
@@ -220,7 +225,8 @@ impl Connection {
         String::from_utf8(line).map_err(|_| invalid("a line that is not UTF-8".into()))
     }
 
-    fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
+    /// This many bytes, whatever they are.
+    pub fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.unread.len() < length {
             if !self.more()? {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed within a body"));

@@ -10,9 +10,11 @@
 )]
 
 pub mod captured;
+pub mod guests;
 pub mod harness;
 pub mod http;
 pub mod json;
 pub mod latency;
 pub mod load;
 pub mod random;
+pub mod recorder;

@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use binary::compiled;
 
-/// How long anything may take before a test calls it hung. Generous, since the suite shares two cores with itself.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take before a test calls it hung. Generous, since the suite shares two cores with itself, and
+/// a component that brings the runtime of its language takes a minute to compile then.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Asks again and again until there is an answer; fails the test, naming what it waited for, when there is none in time.
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

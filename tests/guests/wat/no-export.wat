@@ -1,0 +1,2 @@
+;; A component that exports nothing: it is no subscriber.
+(component)
