@@ -11,6 +11,8 @@ mod peer;
 mod reads;
 mod rows;
 mod starts;
+mod streams;
+mod subscribers;
 mod table;
 mod writes;
 
@@ -31,6 +33,16 @@ struct Scale {
     /// Inserts whose bytes on disk are counted.
     stored_inserts: u64,
     starts: usize,
+    stream_readers: usize,
+    stream_events: u64,
+    /// Writes, one at a time, that are followed to a handler.
+    handler_events: u64,
+    /// Rows of one load that are delivered.
+    delivered_rows: u64,
+    subscriptions: usize,
+    /// Batches that a filter sees.
+    filter_batches: u32,
+    fresh_guests: u32,
 }
 
 const FULL: Scale = Scale {
@@ -40,6 +52,13 @@ const FULL: Scale = Scale {
     snapshot_rows: 100_000,
     stored_inserts: 100_000,
     starts: 9,
+    stream_readers: 1_000,
+    stream_events: 1_000,
+    handler_events: 500,
+    delivered_rows: 100_000,
+    subscriptions: 50,
+    filter_batches: 10_000,
+    fresh_guests: 1_000,
 };
 
 /// Proves that the benchmark still runs; its figures mean little.
@@ -50,6 +69,13 @@ const QUICK: Scale = Scale {
     snapshot_rows: 10_000,
     stored_inserts: 5_000,
     starts: 3,
+    stream_readers: 100,
+    stream_events: 100,
+    handler_events: 50,
+    delivered_rows: 10_000,
+    subscriptions: 10,
+    filter_batches: 100,
+    fresh_guests: 100,
 };
 
 fn main() {
@@ -63,12 +89,14 @@ fn main() {
         }
     };
     let mut report = table::Table::default();
-    let parts: [(&str, Measure); 5] = [
+    let parts: [(&str, Measure); 7] = [
         ("the engine as a component", engine::measure),
         ("writes", writes::measure),
         ("starts and idle memory", starts::measure),
         ("queries and starts over a long log", reads::measure_long_log),
         ("snapshots", reads::measure_snapshot),
+        ("live streams", streams::measure),
+        ("subscribers", subscribers::measure),
     ];
     for (name, measure) in parts {
         eprintln!("measuring {name} …");
