@@ -58,7 +58,16 @@ fn build(cargo: &Path) {
     };
     // The whole workspace is selected, so that features unify as in the run that built this program; with `-p` cargo
     // could find other features for shared dependencies and compile wasmtime a second time.
-    let done = Command::new(cargo)
+    let mut build = Command::new(cargo);
+    // What cargo tells a test about its package is none of another build's: build scripts that look at it would run
+    // again, and all that depends on them would be compiled again, here and in the next build.
+    for (name, _) in env::vars_os() {
+        let is_of_this_package = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.starts_with(of));
+        if name.to_str().is_some_and(is_of_this_package) {
+            build.env_remove(name);
+        }
+    }
+    let done = build
         .args(["build", "--quiet", "--workspace", "--bin", "cdc", "--profile", profile, "--target-dir"])
         .arg(folder.parent().expect("a profile's folder lies in a target folder"))
         .current_dir(repository())
