@@ -379,3 +379,92 @@ impl View for EmbeddedView {
         self.durable.version.documents(collection, after, max_documents, max_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
+
+    use super::super::log::files;
+    use super::super::log::index::{Selector, Window};
+    use super::super::{Operation, Write};
+    use super::*;
+
+    fn batch(number: u64) -> Arc<Batch> {
+        // Different everywhere, so that compression does not make it small.
+        let text: String =
+            (0..60).map(|i| format!("{:016x}", (number * 100 + i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        let write = Write {
+            table: "t".into(),
+            key: number.to_string().into(),
+            operation: Operation::Insert,
+            before: None,
+            after: Some(format!(r#"{{"id":{number},"text":"{text}"}}"#).into()),
+            schema_version: 1,
+            origin: None,
+        };
+        Arc::new(Batch { timestamp_ms: number, writes: vec![write], ..Batch::default() })
+    }
+
+    fn append(store: &EmbeddedStore, number: u64) {
+        let (done, durable) = std::sync::mpsc::channel();
+        store.append(batch(number), Box::new(move |outcome| done.send(outcome).unwrap())).unwrap();
+        durable.recv().unwrap().unwrap();
+    }
+
+    /// A reader that has asked which frames to read may come to them after the segment's index has moved to the file.
+    #[test]
+    fn a_segment_that_is_sealed_in_the_middle_of_a_read_still_says_where_its_frames_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(EmbeddedOptions::new(dir.path())).unwrap();
+        (1..=50).for_each(|number| append(&store, number));
+        let segment = store.shared.durable.load().segments.last().unwrap().clone();
+        let selector = Selector { table: None, operation: None, key_hash: None };
+        let bounds = segment.bounds(25, None).unwrap();
+        let window = Window { from: 0, to: bounds.0, newest_first: false, max: 1_000 };
+        let mut frames = Vec::new();
+        segment.candidates(&selector, window, &mut frames).unwrap();
+        let before: Vec<_> = frames.iter().map(|frame| segment.extent(*frame).unwrap()).collect();
+        assert!(!frames.is_empty() && segment.is_unsealed());
+        files::seal(&segment).unwrap();
+        assert!(!segment.is_unsealed());
+        let after: Vec<_> = frames.iter().map(|frame| segment.extent(*frame).unwrap()).collect();
+        assert_eq!(after, before);
+        assert_eq!(segment.bounds(25, None).unwrap(), bounds);
+        // What follows would be written into a sealed segment.
+        std::mem::forget(store);
+    }
+
+    #[test]
+    fn whoever_reads_while_segments_are_sealed_misses_nothing() {
+        const EVENTS: u64 = 4_000;
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = EmbeddedOptions::new(dir.path());
+        options.durability = Durability::None;
+        options.segment_bytes = 64 << 10;
+        options.retention = Retention { events: None, ..options.retention };
+        let store = EmbeddedStore::open(options).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut read = 0;
+                    while read < EVENTS {
+                        let view = store.view().unwrap();
+                        let newest = view.bounds().newest;
+                        // The oldest of what is new lies in a segment that is just being sealed as a rule.
+                        let range = EventRange {
+                            after: read,
+                            until: newest,
+                            max_events: 1_000_000,
+                            max_bytes: usize::MAX,
+                            ..EventRange::default()
+                        };
+                        let events = view.events(&range).unwrap().events;
+                        assert_eq!(events.len() as u64, newest - read, "after {read}");
+                        read = newest;
+                    }
+                });
+            }
+            (1..=EVENTS).for_each(|number| append(&store, number));
+        });
+    }
+}

@@ -20,7 +20,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::super::medium::MediumFile;
 use super::super::{Sequence, StoreError};
@@ -258,8 +258,7 @@ impl Segment {
     /// The number of frames, of the frame that holds a sequence number (or the next), and of the first frame later than
     /// a time.
     pub(crate) fn bounds(&self, sequence: Sequence, since_ms: Option<u64>) -> Result<(u32, u32, u32), StoreError> {
-        self.open_index()?;
-        let (count, at, later) = match &*self.read() {
+        let (count, at, later) = match &*self.opened()? {
             Index::Memory(index) => (
                 index.frames.len() as u32,
                 index.locate(sequence),
@@ -299,8 +298,7 @@ impl Segment {
         window: Window,
         out: &mut Vec<u32>,
     ) -> Result<(), StoreError> {
-        self.open_index()?;
-        match &*self.read() {
+        match &*self.opened()? {
             Index::Memory(index) => index.candidates(selector, window, out),
             Index::Footer(footer) => {
                 footer.candidates(selector, window, out).map_err(|error| self.unreadable(&error))?;
@@ -312,7 +310,7 @@ impl Segment {
 
     /// Where a frame is.
     pub(crate) fn extent(&self, frame: u32) -> Result<Extent, StoreError> {
-        let extent = match &*self.read() {
+        let extent = match &*self.opened()? {
             Index::Memory(index) => index.extent(frame),
             Index::Footer(footer) if frame < footer.frames() => {
                 Some(footer.extent(frame).map_err(|error| self.unreadable(&error))?)
@@ -348,8 +346,20 @@ impl Segment {
         StoreError::Corrupt(format!("{} cannot be read: {error}", self.path.display()).into())
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index, which somebody may just have moved from memory to the file.
+    fn opened(&self) -> Result<RwLockReadGuard<'_, Index>, StoreError> {
+        loop {
+            let index = self.read();
+            if !matches!(*index, Index::Unread(_)) {
+                return Ok(index);
+            }
+            drop(index);
+            self.open_index()?;
+        }
     }
 
     /// Reads the footer at its first use; without a good one, the frames are read instead.
