@@ -7,9 +7,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -34,6 +35,10 @@ pub(crate) struct NativeCode<'a> {
     pub(crate) command: &'a str,
     /// Who compiles.
     pub(crate) with: &'a CompileWith,
+    /// How long a child may take to compile what somebody sent in. A child that is ended for it, or ends otherwise than
+    /// it should, has failed for good: this process does not try what was too much for another. None for what the
+    /// service brings itself.
+    pub(crate) time_limit: Option<Duration>,
 }
 
 impl NativeCode<'_> {
@@ -52,13 +57,14 @@ impl NativeCode<'_> {
             return compiled();
         }
         if let CompileWith::Child(program) = self.with {
-            match compile_in_child(program, self.command, bytes, &path) {
+            match compile_in_child(program, self.command, bytes, &path, self.time_limit) {
                 Ok(()) => {
                     if let Some(component) = load(engine, &path) {
                         tracing::info!(what = self.prefix, ms = start.elapsed().as_millis() as u64, "compiled");
                         return Ok(component);
                     }
                 }
+                Err(error @ ChildError::Ended(_)) if self.time_limit.is_some() => return Err(error.into()),
                 Err(error) => tracing::debug!(%error, "compiling in this process"),
             }
         }
@@ -124,28 +130,75 @@ fn store(native: &[u8], path: &Path) -> io::Result<()> {
     write(&sum_path(path), hex(&Sha256::digest(native)).as_bytes())
 }
 
-fn compile_in_child(program: &Path, command: &str, bytes: &[u8], path: &Path) -> io::Result<()> {
+/// Why a child has not compiled.
+#[derive(Debug, thiserror::Error)]
+enum ChildError {
+    /// It could not be asked, or says that the component is none: this process finds out why.
+    #[error("the compiling process did nothing: {0}")]
+    Refused(#[from] io::Error),
+    /// It took too long or too much memory, or failed otherwise.
+    #[error("compiling it ended with {0}; a smaller component, or one with smaller functions, may fit")]
+    Ended(String),
+}
+
+fn compile_in_child(
+    program: &Path,
+    command: &str,
+    bytes: &[u8],
+    path: &Path,
+    time_limit: Option<Duration>,
+) -> Result<(), ChildError> {
     let component = path.with_extension(format!("{}.wasm", std::process::id()));
     let native = path.with_extension(format!("{}.native", std::process::id()));
     fs::write(&component, bytes)?;
-    let status = Command::new(program)
+    let child = Command::new(program)
         .arg(command)
         .arg(&component)
         .arg(&native)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .status();
-    let stored = match status {
-        Ok(status) if status.success() => fs::read(&native).and_then(|native| store(&native, path)),
-        Ok(status) => Err(io::Error::other(format!("the compiling process ended with {status}"))),
-        Err(error) => Err(error),
+        .spawn();
+    let ended = child.and_then(|child| wait(child, time_limit));
+    let stored = match ended {
+        Ok(Some(status)) if status.success() => {
+            fs::read(&native).and_then(|native| store(&native, path)).map_err(ChildError::from)
+        }
+        // What it ends with when it says why.
+        Ok(Some(status)) if status.code() == Some(1) => Err(io::Error::other("it is no component").into()),
+        Ok(Some(status)) => Err(ChildError::Ended(status.to_string())),
+        Ok(None) => Err(ChildError::Ended(format!("its time limit, {} s", time_limit.unwrap_or_default().as_secs()))),
+        Err(error) => Err(error.into()),
     };
     for leftover in [&component, &native] {
         // A leftover is harmless; it may never have been there.
         let _ = fs::remove_file(leftover);
     }
     stored
+}
+
+/// Waits for a child; none when it took too long and was ended.
+fn wait(mut child: Child, time_limit: Option<Duration>) -> io::Result<Option<ExitStatus>> {
+    const LOOK_EVERY: Duration = Duration::from_millis(5);
+    let Some(time_limit) = time_limit else { return child.wait().map(Some) };
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if start.elapsed() >= time_limit {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Limits the memory that this process may ever have, in bytes of address space. A courtesy, as priorities are.
+pub(crate) fn limit_memory(bytes: u64) {
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    let _ = rustix::process::setrlimit(Resource::As, limit);
 }
 
 thread_local! {
@@ -167,4 +220,38 @@ pub(crate) fn step_back() {
 /// Whether this thread was put behind all others.
 pub(crate) fn has_stepped_back() -> bool {
     STEPPED_BACK.get()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
+
+    use super::*;
+
+    // `sh -- COMPONENT NATIVE` stands for a compiler: it does what the component says.
+    #[test]
+    fn a_child_that_says_what_is_wrong_is_asked_again_in_this_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.cwasm");
+        let ended = compile_in_child(Path::new("/bin/sh"), "--", b"exit 1", &path, Some(Duration::from_secs(60)));
+        assert!(matches!(ended, Err(ChildError::Refused(_))), "{ended:?}");
+    }
+
+    #[test]
+    fn a_child_that_takes_too_long_is_ended_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.cwasm");
+        let limit = Some(Duration::from_millis(20));
+        let ended = compile_in_child(Path::new("/bin/sh"), "--", b"exec sleep 60", &path, limit);
+        assert!(matches!(&ended, Err(ChildError::Ended(how)) if how.contains("time limit")), "{ended:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left over");
+    }
+
+    #[test]
+    fn a_child_that_is_killed_has_failed_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.cwasm");
+        let ended = compile_in_child(Path::new("/bin/sh"), "--", b"kill -9 $$", &path, Some(Duration::from_secs(60)));
+        assert!(matches!(&ended, Err(ChildError::Ended(how)) if how.contains("signal")), "{ended:?}");
+    }
 }

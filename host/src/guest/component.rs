@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::component::types::{ComponentExtern, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower};
@@ -21,6 +22,12 @@ static REPLICA: &[u8] = include_bytes!(env!("CDC_REPLICA_COMPONENT"));
 pub fn replica_component() -> &'static [u8] {
     REPLICA
 }
+
+/// How long compiling one component may take. The largest ones, with the runtime of a language in them, take a minute
+/// when the machine is busy.
+const COMPILE_LIMIT: Duration = Duration::from_secs(300);
+/// The address space that the process which compiles may have, in bytes.
+const COMPILE_BYTES: u64 = 8 << 30;
 
 const FILTERING: &str = "cdc:subscriber/filtering@1.";
 const HANDLING: &str = "cdc:subscriber/handling@1.";
@@ -140,7 +147,13 @@ impl Guest {
     /// Compiles a component, or takes its native code from the cache, and links it, if it fits. May take a minute for a
     /// component that brings the runtime of its language.
     pub fn load(runtime: &Runtime, bytes: &[u8], cache: Option<&Path>, with: &CompileWith) -> Result<Self, Misfit> {
-        let cache = NativeCode { folder: cache, prefix: "component", command: COMPILE_GUEST, with };
+        let cache = NativeCode {
+            folder: cache,
+            prefix: "component",
+            command: COMPILE_GUEST,
+            with,
+            time_limit: Some(COMPILE_LIMIT),
+        };
         let component = cache.component(&runtime.engine, bytes).map_err(Misfit::NotAComponent)?;
         Self::link(runtime, &component)
     }
@@ -213,6 +226,7 @@ where
 pub fn precompile(component: &[u8]) -> Result<Vec<u8>, Misfit> {
     // Whoever captures goes first: a compiler takes every core it finds.
     crate::native_code::lower_priority(10);
+    crate::native_code::limit_memory(COMPILE_BYTES);
     let compiler = super::runtime::compiler().map_err(Misfit::NotAComponent)?;
     compiler.precompile_component(component).map_err(Misfit::NotAComponent)
 }

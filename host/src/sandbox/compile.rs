@@ -81,7 +81,7 @@ impl Component {
         };
         let engine = runtime()?;
         let not_a_component = |source| LoadError::NotAComponent { name: name.clone(), source };
-        let cache = NativeCode { folder: cache, prefix: "engine", command: COMPILE_ENGINE, with };
+        let cache = NativeCode { folder: cache, prefix: "engine", command: COMPILE_ENGINE, with, time_limit: None };
         let component = cache.component(&engine, &bytes).map_err(not_a_component)?;
         let not_an_engine = |source| LoadError::NotAnEngine { name: name.clone(), source };
         let mut linker = Linker::new(&engine);
