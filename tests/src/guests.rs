@@ -264,10 +264,18 @@ mod tests {
         for filter in ["filter", "noop-filter", "status-filter"] {
             assert_subscriber(&rust(filter), &[FILTERING]);
         }
-        for handler in ["audit-log", "cache-invalidation", "event-sourcing", "noop", "replica", "search-index"] {
+        for handler in ["audit-log", "cache-invalidation", "event-sourcing", "noop", "search-index"] {
             assert_subscriber(&rust(handler), &[HANDLING]);
         }
         assert_subscriber(&rust("hostile"), &[FILTERING, HANDLING]);
+    }
+
+    #[test]
+    fn the_service_s_own_subscriber_has_the_border_of_everybody_s() {
+        let folder = tempdir().unwrap();
+        let component = folder.path().join("replica.wasm");
+        fs::write(&component, cdc_host::guest::replica_component()).unwrap();
+        assert_subscriber(&component, &[HANDLING]);
     }
 
     #[test]
