@@ -7,7 +7,9 @@
 //! - A chunk is read by one reader; whoever wants it meanwhile waits for that one.
 //! - What is kept may outlive retention in the log; it is what happened all the same.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -15,6 +17,9 @@ use super::cache::Cache;
 use super::chunk::Chunk;
 use super::streams::OpenStreamError;
 use crate::store::{EventRange, Sequence, Store, StoreError, View};
+
+/// Commits whose time is remembered.
+const COMMITS: usize = 1024;
 
 /// How large chunks are and how many are kept.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +46,8 @@ pub struct Tail {
     store: Arc<dyn Store>,
     options: TailOptions,
     newest: watch::Sender<Sequence>,
+    /// When the newest commits became durable, each with its last event.
+    commits: Mutex<VecDeque<(Sequence, Instant)>>,
     state: Mutex<State>,
     read: Condvar,
 }
@@ -61,6 +68,7 @@ impl Tail {
             store,
             options,
             newest: watch::Sender::new(newest),
+            commits: Mutex::default(),
             state: Mutex::new(State { cache, under_way: Vec::new() }),
             read: Condvar::new(),
         })
@@ -68,11 +76,26 @@ impl Tail {
 
     /// Events up to this one are durable. Wakes every [`newest`](Self::newest) receiver; never blocks on a reader.
     pub fn notify(&self, newest: Sequence) {
+        {
+            let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+            if commits.len() == COMMITS {
+                commits.pop_front();
+            }
+            commits.push_back((newest, Instant::now()));
+        }
         self.newest.send_if_modified(|known| {
             let is_newer = newest > *known;
             *known = newest.max(*known);
             is_newer
         });
+    }
+
+    /// When this event became durable, if that was one of the last commits.
+    pub(crate) fn committed_at(&self, sequence: Sequence) -> Option<Instant> {
+        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = commits.partition_point(|(last, _)| *last < sequence);
+        // What lies before the first that is known may have been durable long before it.
+        if place == 0 { None } else { commits.get(place).map(|(_, at)| *at) }
     }
 
     /// The newest durable event, as it changes; 0 while there is none. Each receiver costs the log's thread a wake-up:

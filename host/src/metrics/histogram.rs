@@ -12,7 +12,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 ///
 /// A scrape in the middle of an observation may see its bucket and not yet its sum; the next one sees both.
 #[derive(Clone)]
-pub(super) struct Histogram(Arc<Counts>);
+pub(crate) struct Histogram(Arc<Counts>);
 
 struct Counts {
     /// Ascending; what is above the last bound falls into one more bucket.
@@ -23,12 +23,12 @@ struct Counts {
 }
 
 impl Histogram {
-    pub(super) fn new(bounds: &'static [f64]) -> Self {
+    pub(crate) fn new(bounds: &'static [f64]) -> Self {
         let buckets = std::iter::repeat_with(AtomicU64::default).take(bounds.len() + 1).collect();
         Self(Arc::new(Counts { bounds, buckets, sum: AtomicU64::default() }))
     }
 
-    pub(super) fn observe(&self, value: f64) {
+    pub(crate) fn observe(&self, value: f64) {
         let counts = &*self.0;
         let bucket = counts.bounds.partition_point(|bound| *bound < value);
         counts.buckets[bucket].fetch_add(1, Ordering::Relaxed);

@@ -25,9 +25,10 @@ use prometheus_client::registry::{Registry, Unit};
 pub use http::{HttpMetrics, Method, Route};
 pub use store::{ReadStore, StoreFigures};
 pub use streams::{StreamEnd, StreamKind, StreamMetrics};
+pub(crate) use subscriptions::DeliveryDelay;
 pub use subscriptions::{ReadSubscriptions, SubscriptionFigures};
 
-use histogram::Histogram;
+pub(crate) use histogram::Histogram;
 use labels::{Labelled, label_values};
 
 /// The content type of [`Metrics::encode`].

@@ -9,11 +9,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::histogram::Histogram;
+
 /// Reads the figures of every subscription.
 pub type ReadSubscriptions = Box<dyn Fn() -> Vec<SubscriptionFigures> + Send + Sync>;
 
 /// What a subscription has done since the start, and how it does now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct SubscriptionFigures {
     /// Its name.
     pub id: String,
@@ -41,6 +43,22 @@ pub struct SubscriptionFigures {
     pub guest_us: u64,
     /// Log lines dropped.
     pub dropped_lines: u64,
+    /// From a commit until the subscriber was entered, in seconds: of each batch's first event.
+    pub(crate) delay: DeliveryDelay,
+}
+
+/// How long events wait between their commit and the subscriber.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliveryDelay(pub(crate) Histogram);
+
+impl Default for DeliveryDelay {
+    fn default() -> Self {
+        const BUCKETS: &[f64] = &[
+            0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0, 60.0,
+            600.0,
+        ];
+        Self(Histogram::new(BUCKETS))
+    }
 }
 
 /// Whoever reads them comes when the subscriptions do.
@@ -90,6 +108,10 @@ impl Collector for SubscriptionCollector {
         let lag = "Age of the oldest event that is not acknowledged";
         family(&mut encoder, "subscription_lag_seconds", lag, MetricType::Gauge, &all, |all, metric| {
             ConstGauge::new(all.lag_ms as f64 / 1e3).encode(metric)
+        })?;
+        let delay = "From a commit until the subscriber was entered, of each batch's first event";
+        family(&mut encoder, "subscription_delivery_seconds", delay, MetricType::Histogram, &all, |all, metric| {
+            all.delay.0.encode(metric)
         })?;
         split(&mut encoder, "subscription_crashes", "Calls that did not end well", "kind", &all, |all| &all.crashes)?;
         split(&mut encoder, "subscription_filtered_events", "Events passed over", "by", &all, |all| &all.filtered)

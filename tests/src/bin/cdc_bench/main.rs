@@ -21,6 +21,21 @@ use std::time::Duration;
 /// One part of the benchmark: takes its measurements and adds its rows.
 type Measure = fn(Scale, &mut table::Table);
 
+/// What can be measured by itself: its name, what it is, and how.
+const PARTS: [(&str, &str, Measure); 11] = [
+    ("engine", "the engine as a component", engine::measure),
+    ("writes", "writes", writes::measure),
+    ("starts", "starts and idle memory", starts::measure),
+    ("long-log", "queries and starts over a long log", reads::measure_long_log),
+    ("snapshots", "snapshots", reads::measure_snapshot),
+    ("streams", "live streams", streams::measure),
+    ("latency", "from a commit to the handler", subscribers::measure_time_to_handler),
+    ("delivery", "delivery to a handler", subscribers::measure_delivery),
+    ("many", "many subscriptions", subscribers::measure_many),
+    ("filter", "a filter's cost", subscribers::measure_filter),
+    ("fresh", "fresh guests", subscribers::measure_fresh),
+];
+
 /// How much is measured.
 #[derive(Clone, Copy)]
 struct Scale {
@@ -79,28 +94,24 @@ const QUICK: Scale = Scale {
 };
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let scale = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => FULL,
-        ["--quick"] => QUICK,
-        _ => {
-            eprintln!("usage: cdc-bench [--quick]");
+    let (mut scale, mut wanted) = (FULL, Vec::new());
+    for argument in std::env::args().skip(1) {
+        if argument == "--quick" {
+            scale = QUICK;
+        } else if PARTS.iter().any(|(part, ..)| *part == argument) {
+            wanted.push(argument);
+        } else {
+            eprintln!("usage: cdc-bench [--quick] [PART...]\n\nParts, of which none named means all:");
+            PARTS.iter().for_each(|(part, what, _)| eprintln!("  {part:<12}{what}"));
             std::process::exit(2);
         }
-    };
+    }
     let mut report = table::Table::default();
-    let parts: [(&str, Measure); 7] = [
-        ("the engine as a component", engine::measure),
-        ("writes", writes::measure),
-        ("starts and idle memory", starts::measure),
-        ("queries and starts over a long log", reads::measure_long_log),
-        ("snapshots", reads::measure_snapshot),
-        ("live streams", streams::measure),
-        ("subscribers", subscribers::measure),
-    ];
-    for (name, measure) in parts {
-        eprintln!("measuring {name} …");
-        measure(scale, &mut report);
+    for (part, what, measure) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == part) {
+            eprintln!("measuring {what} …");
+            measure(scale, &mut report);
+        }
     }
     println!("{report}");
     println!("{}", machine::describe());

@@ -15,6 +15,7 @@ use crate::Scale;
 use crate::peer::Peer;
 use crate::rows;
 use crate::starts::{shown, start_to_first_answer};
+use crate::subscribers;
 use crate::table::{Table, grouped, mib, ms};
 
 const TABLES: u64 = 20;
@@ -137,6 +138,7 @@ fn measure_starts(server: Server, scale: Scale, table: &mut Table) {
 pub(crate) fn measure_snapshot(scale: Scale, table: &mut Table) {
     let server = Launch::new().start();
     rows::load(server.address(), "users", 0..scale.snapshot_rows);
+    subscribers::await_delivery(&server);
     // Before the first one: what the first leaves behind for the next to use again is growth too.
     let before = server.memory().resident;
     let alone: Vec<f64> = (0..scale.rounds).map(|_| snapshot(&server, scale).0.as_secs_f64()).collect();

@@ -11,6 +11,7 @@ use cdc_tests::load::{self, Until};
 use crate::Scale;
 use crate::peer::Peer;
 use crate::rows::{assert_captured, bulk_request, write_insert};
+use crate::subscribers::await_delivery;
 use crate::table::{Table, grouped, ms};
 
 const CONNECTIONS: usize = 32;
@@ -54,24 +55,31 @@ impl Contender {
 
 pub(crate) fn measure(scale: Scale, table: &mut Table) {
     let server = Launch::new().start();
+    let quiet_server = Launch::new().options("--builtin-subscribers none").start();
     let node_process = Peer::node();
     let hyper_process = Peer::bare_hyper(None);
     let mut service = Contender::new(server.address());
+    let mut quiet = Contender::new(quiet_server.address());
     let mut hyper = Contender::new(hyper_process.address);
     let mut node = node_process.as_ref().map(|peer| Contender::new(peer.address));
-    let mut bulk_rates = Vec::new();
+    let (mut bulk_rates, mut behind) = (Vec::new(), Vec::new());
     for round in 0..=scale.rounds {
         // Round 0 warms up compilers, caches and allocators.
         let counts = round > 0;
         let until = Until::Elapsed(scale.round);
         service.round(until, counts);
+        // What one leaves behind is not to be measured with the next.
+        let left = await_delivery(&server);
         if let Some(node) = &mut node {
             node.round(until, counts);
         }
         hyper.round(until, counts);
+        quiet.round(until, counts);
         let rate = bulk_round(&server, scale, round as u64);
+        await_delivery(&server);
         if counts {
             bulk_rates.push(rate);
+            behind.push(left.as_secs_f64());
         }
     }
 
@@ -84,6 +92,8 @@ pub(crate) fn measure(scale: Scale, table: &mut Table) {
     }
     let what = "the same against bare hyper";
     table.against_peer(what, service.shown(), hyper.shown(), service.rate() / hyper.rate(), 0.5);
+    let left = format!("the three have all of it {:.2} s after", median(&behind));
+    table.note("the same with the built-in subscribers switched off", quiet.shown(), &left);
     let bulk = median(&bulk_rates);
     table.against_peer(
         "bulk NDJSON load, durable, against single-row POST",
@@ -92,7 +102,7 @@ pub(crate) fn measure(scale: Scale, table: &mut Table) {
         bulk / service.rate(),
         5.0,
     );
-    drop((server, node_process, hyper_process));
+    drop((server, quiet_server, node_process, hyper_process));
     measure_disk(scale, table);
 }
 
