@@ -246,7 +246,7 @@ impl Subscribing {
             max_components: limits.max_components,
             max_versions: limits.max_component_versions,
         };
-        let components = Arc::new(Components::open(options, runtime, store.clone(), ingest.clone())?);
+        let components = Arc::new(Components::open(options, runtime, &*store, ingest.clone())?);
         for (name, file) in &declared.components {
             let declared = |reason: String| ServeError::Declared { name: name.clone(), file: file.clone(), reason };
             let bytes = std::fs::read(file).map_err(|error| declared(error.to_string()))?;
@@ -298,6 +298,7 @@ fn figures_of(subscriptions: &Subscriptions) -> Vec<metrics::SubscriptionFigures
         ],
         guest_us: found.counts.guest_us,
         dropped_lines: found.counts.dropped_lines,
+        delay: found.delay,
     });
     figures.collect()
 }

@@ -172,20 +172,5 @@ fn ids(events: &[&Event]) -> Vec<String> {
 }
 
 fn lent<'a>(events: &[&'a Event], ids: &'a [String]) -> Vec<GuestEvent<'a>> {
-    fn text(bytes: &Bytes) -> &str {
-        std::str::from_utf8(bytes).unwrap_or_default()
-    }
-    let lend = |(event, id): (&&'a Event, &'a String)| GuestEvent {
-        sequence: event.sequence,
-        timestamp_ms: event.timestamp_ms,
-        id,
-        table: &event.write.table,
-        key: text(&event.write.key),
-        operation: event.write.operation,
-        before: event.write.before.as_ref().map(text),
-        after: event.write.after.as_ref().map(text),
-        schema_version: event.write.schema_version,
-        origin: None,
-    };
-    events.iter().zip(ids).map(lend).collect()
+    events.iter().zip(ids).map(|(event, id)| GuestEvent::of(event, id)).collect()
 }

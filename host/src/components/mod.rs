@@ -15,7 +15,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cdc_rest::ComponentName;
@@ -99,7 +99,6 @@ pub struct ComponentOptions {
 pub struct Components {
     options: ComponentOptions,
     runtime: Runtime,
-    store: Arc<dyn Store>,
     ingest: Ingest,
     entries: Mutex<BTreeMap<ComponentName, Entry>>,
     /// One upload or roll-back at a time, so that versions count up.
@@ -127,7 +126,7 @@ impl Components {
     pub fn open(
         options: ComponentOptions,
         runtime: Runtime,
-        store: Arc<dyn Store>,
+        store: &dyn Store,
         ingest: Ingest,
     ) -> Result<Self, ComponentError> {
         let mut entries = BTreeMap::new();
@@ -146,7 +145,7 @@ impl Components {
             }
         }
         let entries = Mutex::new(entries);
-        Ok(Self { options, runtime, store, ingest, entries, changing: Mutex::new(()), changes: AtomicU64::new(1) })
+        Ok(Self { options, runtime, ingest, entries, changing: Mutex::new(()), changes: AtomicU64::new(1) })
     }
 
     /// The runtime that components are compiled for.
@@ -352,12 +351,6 @@ impl Components {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ComponentName, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The store that names and versions are kept in.
-    #[must_use]
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
     }
 }
 

@@ -39,7 +39,11 @@ pub enum SubscriptionError {
     #[error("grants.keyvalue needs lanes = 1: the instances of several lanes would overwrite each other's values")]
     KeyvalueInLanes,
     /// The event to begin with lies beyond the next one.
-    #[error("the newest event is {newest}, so a subscription cannot begin after {next}", next = newest + 1)]
+    #[error(
+        "there is no such event yet: the newest is {newest}, so a subscription can begin at {next} at the latest; \
+         \"now\" begins behind the newest, whichever that is",
+        next = newest + 1
+    )]
     InTheFuture {
         /// The newest event.
         newest: Sequence,

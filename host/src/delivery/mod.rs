@@ -23,6 +23,7 @@ mod status;
 mod subscription;
 mod subscriptions;
 mod target;
+mod threads;
 mod trace;
 
 use std::sync::Arc;

@@ -67,6 +67,12 @@ pub(super) struct Progress {
     /// How many keys that is.
     #[serde(default)]
     pub(super) keyvalue_keys: u64,
+    /// What the separate filter component keeps in its own.
+    #[serde(default)]
+    pub(super) filter_keyvalue_bytes: u64,
+    /// How many keys that is.
+    #[serde(default)]
+    pub(super) filter_keyvalue_keys: u64,
     /// The snapshot that is being delivered, while it is.
     #[serde(default)]
     pub(super) snapshot: Option<SnapshotProgress>,
@@ -87,6 +93,10 @@ pub(super) struct SnapshotProgress {
 impl Progress {
     pub(super) fn usage(&self) -> Usage {
         Usage { bytes: self.keyvalue_bytes, keys: self.keyvalue_keys }
+    }
+
+    pub(super) fn filter_usage(&self) -> Usage {
+        Usage { bytes: self.filter_keyvalue_bytes, keys: self.filter_keyvalue_keys }
     }
 
     pub(super) fn document(&self, cursor: &str) -> Document {

@@ -10,6 +10,7 @@ use super::deps::now_ms;
 use super::error::SubscriptionError;
 use super::subscription::{Counts, LaneState, Subscription};
 use super::subscriptions::Subscriptions;
+use crate::metrics::DeliveryDelay;
 use crate::store::Sequence;
 
 /// A subscription as `GET /subscriptions/:id` shows it.
@@ -127,6 +128,8 @@ pub struct SubscriptionFigures {
     pub memory_bytes: u64,
     /// What it has done.
     pub counts: Counts,
+    /// From a commit until the subscriber was entered.
+    pub(crate) delay: DeliveryDelay,
 }
 
 impl Subscriptions {
@@ -154,6 +157,7 @@ impl Subscriptions {
                 lag_ms,
                 memory_bytes: memory_bytes(found),
                 counts: found.figures.counts(),
+                delay: found.figures.delay.clone(),
             }
         };
         self.all().iter().map(figures).collect()

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::records::{DeadLetter, Definition};
 use crate::guest::CallError;
+use crate::metrics::DeliveryDelay;
 use crate::selection::Selection;
 use crate::store::Sequence;
 
@@ -185,6 +186,8 @@ macro_rules! figures {
         #[derive(Debug, Default)]
         pub(super) struct Figures {
             $($(#[$doc])* pub(super) $name: AtomicU64,)+
+            /// From a commit until the subscriber was entered.
+            pub(super) delay: DeliveryDelay,
             /// The last failure, and when it was.
             pub(super) last_failure: Mutex<Option<LastFailure>>,
         }

@@ -3,27 +3,22 @@
 //! Every change is durable before it is answered, and before a lane acts on it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use cdc_rest::{ComponentRef, Start, Subscriber, SubscriptionId, SubscriptionSpec};
 
-use super::builtin::{self, BuiltIn};
+use super::builtin::BuiltIn;
 use super::deps::{Deps, now_ms};
 use super::error::SubscriptionError;
-use super::lane::{Beginning, Ended, Lane};
 use super::records::{self, Definition, Progress, SnapshotProgress};
 use super::subscription::{Control, Figures, LaneState, Subscription};
-use super::target::{GuestSetup, GuestTarget, Sink, Source, Target, guest_limits, log_lines};
-use crate::guest::Usage;
+use super::threads::{self, Running};
 use crate::selection::Selection;
 use crate::store::{Document, Sequence, StoreError, View};
 
 /// How long a lane may take to end when its subscription is changed.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How priorities of threads are set apart: whoever captures goes first.
-const LANE_NICE: i32 = 15;
 
 /// All subscriptions.
 pub struct Subscriptions {
@@ -43,23 +38,6 @@ impl std::fmt::Debug for Subscriptions {
 struct Entry {
     subscription: Arc<Subscription>,
     running: Arc<Running>,
-}
-
-/// Counts the threads of a subscription.
-#[derive(Default)]
-struct Running {
-    threads: Mutex<usize>,
-    ended: Condvar,
-}
-
-impl Running {
-    /// Waits until no thread is left; answers whether that is so in time.
-    fn wait(&self, longest: Duration) -> bool {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.ended.wait_timeout_while(threads, longest, |threads| *threads > 0);
-        let (threads, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *threads == 0
-    }
 }
 
 impl Subscriptions {
@@ -268,9 +246,7 @@ impl Subscriptions {
         definition: Definition,
         figures: Arc<Figures>,
     ) -> Result<(), SubscriptionError> {
-        let view = self.deps.store.view()?;
         let lanes = usize::from(definition.lanes);
-        let started_after = definition.started_after;
         let stopped = definition.stopped.clone();
         let subscription = Arc::new(Subscription {
             id: id.clone(),
@@ -284,75 +260,14 @@ impl Subscriptions {
         });
         let running = Arc::new(Running::default());
         for lane in 0..lanes {
-            let cursor = records::cursor(id, u16::try_from(lane).unwrap_or(u16::MAX));
-            let progress = read_progress(&*view, &cursor)?;
-            let (filter, target) = self.target(&subscription, progress.usage())?;
-            let position = view.cursor(&cursor).unwrap_or(started_after);
-            // An event that delivery stopped at is listed as a dead letter too, until it is done after all.
-            let stopped_at = match stopped {
-                Some(_) => self.first_dead_letter(&*view, id, position)?,
-                None => None,
-            };
-            let beginning = Beginning { lane, position, progress, filter, target, stopped_at };
+            let lane = threads::open(&self.deps, &subscription, lane)?;
             if let Some(reason) = &stopped {
-                subscription.lanes[lane].set(LaneState::Stopped { reason: reason.clone() });
+                lane.shown().set(LaneState::Stopped { reason: reason.clone() });
             }
-            let lane = Lane::new(subscription.clone(), self.deps.clone(), beginning);
-            spawn(Box::new(lane), id, running.clone()).map_err(SubscriptionError::Thread)?;
+            threads::spawn(lane, &running).map_err(SubscriptionError::Thread)?;
         }
         self.lock().insert(id.clone(), Entry { subscription, running });
         Ok(())
-    }
-
-    fn first_dead_letter(
-        &self,
-        view: &dyn View,
-        id: &SubscriptionId,
-        after: Sequence,
-    ) -> Result<Option<Sequence>, StoreError> {
-        // Keys begin with the sequence number, and every number has eight bytes.
-        let after = [after.to_be_bytes().as_slice(), &[0xff; 2048]].concat();
-        let page = view.documents(&records::dead_letters(id), Some(&after), 1, 1)?;
-        let sequence = |key: &[u8]| key.first_chunk().map(|bytes| Sequence::from_be_bytes(*bytes));
-        Ok(page.first().and_then(|row| sequence(&row.key)))
-    }
-
-    fn target(
-        &self,
-        subscription: &Arc<Subscription>,
-        usage: Usage,
-    ) -> Result<(Option<GuestTarget>, Target), SubscriptionError> {
-        let spec = &subscription.spec;
-        let setup = |source, is_filter| GuestSetup {
-            id: subscription.id.clone(),
-            source,
-            is_filter,
-            grants: spec.grants.clone(),
-            is_unlimited: false,
-            limits: guest_limits(&spec.limits),
-            write_line: log_lines(&subscription.id),
-            figures: subscription.figures.clone(),
-        };
-        let guest = |setup, usage| GuestTarget::new(setup, self.deps.clone(), usage);
-        let filter = spec.filter.clone().map(|filter| guest(setup(Source::Named(filter), true), Usage::default()));
-        let target = match &spec.subscriber {
-            Subscriber::Component(component) => {
-                Target::Guest(Box::new(guest(setup(Source::Named(component.clone()), false), usage)))
-            }
-            Subscriber::Builtin(name) => match BuiltIn::parse(name)? {
-                BuiltIn::Console => Target::Sink(Sink::Console),
-                BuiltIn::Publisher => Target::Sink(Sink::Publisher { published: 0 }),
-                BuiltIn::Replication => {
-                    let setup = GuestSetup {
-                        grants: builtin::replication_grants(),
-                        is_unlimited: true,
-                        ..setup(Source::BuiltIn(self.deps.replica.clone()), false)
-                    };
-                    Target::Guest(Box::new(guest(setup, usage)))
-                }
-            },
-        };
-        Ok((filter, target))
     }
 
     /// Forgets a subscription: its cursor, its dead letters, what its component keeps.
@@ -523,40 +438,4 @@ pub(super) fn read_progress(view: &dyn View, cursor: &str) -> Result<Progress, S
 pub(super) fn compile(spec: &SubscriptionSpec) -> Result<Selection, SubscriptionError> {
     let operations: Vec<_> = spec.operations.iter().map(|operation| super::error::operation(*operation)).collect();
     Ok(Selection::compile(&spec.tables, &operations, spec.condition.as_deref())?)
-}
-
-/// Runs a lane on a thread of its own, and on another one when that has stepped back.
-fn spawn(lane: Box<Lane>, id: &SubscriptionId, running: Arc<Running>) -> std::io::Result<()> {
-    *running.threads.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    on_new_thread(lane, id.as_str().to_owned(), Counted(running))
-}
-
-fn on_new_thread(lane: Box<Lane>, id: String, counted: Counted) -> std::io::Result<()> {
-    let thread = std::thread::Builder::new().name(format!("sub-{id}"));
-    let run = move || {
-        crate::native_code::lower_priority(LANE_NICE);
-        match lane.run() {
-            Ended::Stopped => drop(counted),
-            Ended::Store(error) => {
-                tracing::error!(subscription = %id, %error, "delivery ended: the store failed");
-                drop(counted);
-            }
-            Ended::NewThread(lane) => {
-                if let Err(error) = on_new_thread(lane, id.clone(), counted) {
-                    tracing::error!(subscription = %id, %error, "delivery ended: no thread can be started");
-                }
-            }
-        }
-    };
-    thread.spawn(run).map(drop)
-}
-
-/// Counts a thread until it is dropped, also when the thread panics.
-struct Counted(Arc<Running>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.ended.notify_all();
-    }
 }

@@ -196,26 +196,7 @@ fn step_back() {
 /// Lends events in the form that guests take.
 pub(super) fn with_guest_events<T>(events: &[&Event], call: impl FnOnce(&[GuestEvent<'_>]) -> T) -> T {
     let ids: Vec<String> = events.iter().map(|event| id(event)).collect();
-    fn text(bytes: &Bytes) -> &str {
-        // The store holds nothing else.
-        std::str::from_utf8(bytes).unwrap_or_default()
-    }
-    let lent: Vec<GuestEvent<'_>> = events
-        .iter()
-        .zip(&ids)
-        .map(|(event, id)| GuestEvent {
-            sequence: event.sequence,
-            timestamp_ms: event.timestamp_ms,
-            id,
-            table: &event.write.table,
-            key: text(&event.write.key),
-            operation: event.write.operation,
-            before: event.write.before.as_ref().map(text),
-            after: event.write.after.as_ref().map(text),
-            schema_version: event.write.schema_version,
-            origin: event.write.origin.as_deref(),
-        })
-        .collect();
+    let lent: Vec<GuestEvent<'_>> = events.iter().zip(&ids).map(|(event, id)| GuestEvent::of(event, id)).collect();
     call(&lent)
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use wasmtime::component::{Func, HasData, ResourceTable};
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
@@ -11,13 +12,13 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::bindings::wasi::config::store as config;
 use super::component::Guest;
-use super::contract::{Accepted, Event, Events, Handled, Operation, Origin, Remedy as WitRemedy};
+use super::contract::{Accepted, Event as WitEvent, Events, Handled, Operation, Origin, Remedy as WitRemedy};
 use super::egress::{Egress, HttpGrant};
 use super::keyvalue::{KeyValue, KeyValueGrant, KeyWrite, Usage, View};
 use super::limits::{GuestLimits, Limiter};
 use super::output::{Output, Pipe, Stream};
 use super::runtime::TICK;
-use crate::store::{Operation as StoreOperation, Origin as StoreOrigin};
+use crate::store::{Event, Operation as StoreOperation, Origin as StoreOrigin};
 
 /// The longest message that is taken from a guest, in bytes.
 const MESSAGE_BYTES: usize = 64 << 10;
@@ -51,6 +52,27 @@ pub struct GuestEvent<'a> {
     pub schema_version: u32,
     /// Where it came from; none for a REST write.
     pub origin: Option<&'a StoreOrigin>,
+}
+
+impl<'a> GuestEvent<'a> {
+    /// An event of the log, under this id.
+    #[must_use]
+    pub fn of(event: &'a Event, id: &'a str) -> Self {
+        // The store holds nothing else than UTF-8.
+        let text = |bytes: &'a Bytes| std::str::from_utf8(bytes).unwrap_or_default();
+        Self {
+            sequence: event.sequence,
+            timestamp_ms: event.timestamp_ms,
+            id,
+            table: &event.write.table,
+            key: text(&event.write.key),
+            operation: event.write.operation,
+            before: event.write.before.as_ref().map(text),
+            after: event.write.after.as_ref().map(text),
+            schema_version: event.write.schema_version,
+            origin: event.write.origin.as_deref(),
+        }
+    }
 }
 
 /// What one instance gets.
@@ -280,7 +302,7 @@ impl Instance {
         let Some(accept) = self.accept else {
             return Err(CallError::WrongAnswer { call: CALL, reason: "it exports no filtering".into() });
         };
-        let events: Vec<Event<'_>> = events.iter().map(lower).collect();
+        let events: Vec<WitEvent<'_>> = events.iter().map(lower).collect();
         let (accepted,) = self.call(CALL, async |store| {
             accept.typed::<Events<'_>, Accepted>(&*store)?.call_async(&mut *store, (&events,)).await
         })?;
@@ -297,7 +319,7 @@ impl Instance {
         let Some(handle) = self.handle else {
             return Err(CallError::WrongAnswer { call: CALL, reason: "it exports no handling".into() });
         };
-        let events: Vec<Event<'_>> = events.iter().map(lower).collect();
+        let events: Vec<WitEvent<'_>> = events.iter().map(lower).collect();
         let (handled,) = self.call(CALL, async |store| {
             handle.typed::<Events<'_>, Handled>(&*store)?.call_async(&mut *store, (&events,)).await
         })?;
@@ -394,8 +416,8 @@ impl Instance {
     }
 }
 
-fn lower<'a>(event: &GuestEvent<'a>) -> Event<'a> {
-    Event {
+fn lower<'a>(event: &GuestEvent<'a>) -> WitEvent<'a> {
+    WitEvent {
         sequence: event.sequence,
         id: event.id,
         timestamp: event.timestamp_ms,

@@ -1,6 +1,7 @@
 //! What is promised of delivery: selection, order, retries, dead letters, pauses, rewinds.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 
 use cdc_tests::guests;
 use cdc_tests::harness::{Launch, Server, until};
@@ -337,4 +338,35 @@ fn subscriptions_have_a_limit() {
         .expect_problem(409, "limit-reached");
     assert!(detail.contains("max-subscriptions"), "{detail}");
     subscribe(&server, "a", &json!({"subscriber": {"builtin": "publisher"}, "tables": ["t"]}));
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_shown_where_delivery_waits_and_goes_on_once_it_can() {
+    let (server, recorder) = (server(), Recorder::start());
+    load(&server, "t", 0, 100);
+    subscribe(&server, "s", &counter(&recorder));
+    caught_up(&server, "s");
+    server.post("/subscriptions/s/pause", "").expect(200);
+    load(&server, "t", 100, 100);
+    // What was just written would be read from memory.
+    let server = server.stop().start();
+    let segment = server.data().segments().pop().expect("there is a segment");
+    let whole = std::fs::read(&segment).unwrap();
+    let mut damaged = whole.clone();
+    let end = damaged.iter().rposition(|byte| *byte != 0).expect("it is not empty");
+    // In the second load, which takes the second half.
+    damaged[end * 3 / 4] ^= 0x10;
+    std::fs::OpenOptions::new().write(true).open(&segment).unwrap().write_all_at(&damaged, 0).unwrap();
+    server.post("/subscriptions/s/resume", "").expect(200);
+    let waiting = until("delivery to wait", || {
+        let status = status(&server, "s");
+        (status["state"] == "retrying").then_some(status)
+    });
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    let message = waiting["reason"].as_str().expect("a reason");
+    assert!(message.contains(name), "the reason does not name {name}: {waiting}");
+    assert_eq!(waiting["acknowledgedSequence"], 100, "{waiting}");
+    std::fs::OpenOptions::new().write(true).open(&segment).unwrap().write_all_at(&whole, 0).unwrap();
+    caught_up(&server, "s");
+    assert_eq!(recorder.sequences(), (1..=200).collect::<Vec<u64>>());
 }
