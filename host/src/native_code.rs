@@ -4,6 +4,7 @@
 //! Compiling is left to a child process where it can be, because a compiler leaves tens of MiB of memory behind, and
 //! because a child can be given up.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -202,13 +203,17 @@ pub(crate) fn limit_memory(bytes: u64) {
 }
 
 thread_local! {
-    static STEPPED_BACK: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static STEPPED_BACK: Cell<bool> = const { Cell::new(false) };
+    static NICE: Cell<i32> = const { Cell::new(0) };
 }
 
-/// Lowers the priority of this thread, and of what it starts. A courtesy: where it is not allowed, work is done all the
-/// same.
+/// Lowers the priority of this thread, and of what it starts, to this one; it never raises it. A courtesy: where it is
+/// not allowed, work is done all the same.
 pub(crate) fn lower_priority(nice: i32) {
-    let _ = rustix::process::setpriority_process(None, nice);
+    if nice > NICE.get() {
+        NICE.set(nice);
+        let _ = rustix::process::setpriority_process(None, nice);
+    }
 }
 
 /// Puts this thread behind all others, for good: only a privileged process could take it back.

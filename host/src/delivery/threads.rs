@@ -2,7 +2,8 @@
 //!
 //! - A lane begins with what is durable, and again with that when it ends otherwise than it was told to: a log that could
 //!   not be read, a defect in the service. It is then shown as trying again, with the reason, for as long as it takes.
-//! - Whoever captures goes first: lanes have a lower priority, and the more of them there are, the lower.
+//! - Few lanes have the priority of everybody else, so that they keep up with a load. Many would starve whoever captures:
+//!   they go behind it, as do the parts of the service that get every event.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -21,10 +22,8 @@ use super::target::{GuestSetup, GuestTarget, Sink, Source, Target, guest_limits,
 use crate::guest::Usage;
 use crate::store::{Sequence, StoreError, View};
 
-/// How much lower the priority of a lane's thread is, while there are few of them.
-const NICE_FEW: i32 = 5;
-/// The same, when there are many, and for the parts of the service that get every event.
-const NICE_MANY: i32 = 15;
+/// How much lower the priority of a lane's thread is when there are many, or when it is a part of the service.
+const NICE: i32 = 15;
 /// So many lanes are few.
 pub(super) const FEW_LANES: usize = 8;
 /// The first pause before a lane begins again; each doubles the one before.
@@ -129,7 +128,6 @@ fn on_new_thread(lane: Box<Lane>, counted: Counted) -> std::io::Result<()> {
     let (deps, subscription, number) = lane.belongs_to();
     let thread = std::thread::Builder::new().name(format!("sub-{}", subscription.id.as_str()));
     let run = move || {
-        crate::native_code::lower_priority(nice(&deps, &subscription));
         let Some(lane) = work(lane, &deps, &subscription, number) else { return drop(counted) };
         if let Err(error) = on_new_thread(lane, counted) {
             let id = subscription.id.as_str();
@@ -139,9 +137,12 @@ fn on_new_thread(lane: Box<Lane>, counted: Counted) -> std::io::Result<()> {
     thread.spawn(run).map(drop)
 }
 
-fn nice(deps: &Deps, subscription: &Subscription) -> i32 {
+/// Puts this thread, which is a lane's, in its place among the others.
+pub(super) fn take_place(deps: &Deps, subscription: &Subscription) {
     let is_part = matches!(subscription.spec.subscriber, Subscriber::Builtin(_));
-    if is_part || deps.lanes() > FEW_LANES { NICE_MANY } else { NICE_FEW }
+    if is_part || deps.lanes() > FEW_LANES {
+        crate::native_code::lower_priority(NICE);
+    }
 }
 
 /// Runs a lane until it is told to stop, beginning anew whenever it fails. Answers the lane if it is to go on in another

@@ -27,7 +27,7 @@ use super::records::{self, Progress};
 use super::rows::Rows;
 use super::subscription::{LaneState, Subscription};
 use super::target::{GuestTarget, Target};
-use super::threads::FEW_LANES;
+use super::threads::{FEW_LANES, take_place};
 use crate::store::{Sequence, StoreError};
 
 /// With many lanes, each gathers so much for each lane more than few.
@@ -142,6 +142,7 @@ impl Lane {
     /// Works until it is told to stop.
     pub(super) fn run(mut self: Box<Self>) -> Ended {
         loop {
+            take_place(&self.deps, &self.subscription);
             if self.subscription.control.is_stopping() {
                 // What was passed over is noted, so that the next start does not look at it again.
                 return match self.persist() {
