@@ -247,7 +247,6 @@ impl Subscriptions {
         figures: Arc<Figures>,
     ) -> Result<(), SubscriptionError> {
         let lanes = usize::from(definition.lanes);
-        let stopped = definition.stopped.clone();
         let subscription = Arc::new(Subscription {
             id: id.clone(),
             control: Control::new(definition.is_paused, lanes),
@@ -261,9 +260,6 @@ impl Subscriptions {
         let running = Arc::new(Running::default());
         for lane in 0..lanes {
             let lane = threads::open(&self.deps, &subscription, lane)?;
-            if let Some(reason) = &stopped {
-                lane.shown().set(LaneState::Stopped { reason: reason.clone() });
-            }
             threads::spawn(lane, &running).map_err(SubscriptionError::Thread)?;
         }
         self.lock().insert(id.clone(), Entry { subscription, running });

@@ -57,13 +57,17 @@ pub(super) fn open(
     let cursor = records::cursor(&subscription.id, u16::try_from(lane).unwrap_or(u16::MAX));
     let progress = read_progress(&*view, &cursor)?;
     let (filter, target) = target(deps, subscription, progress.filter_usage(), progress.usage())?;
-    let (started_after, is_stopped) = {
+    let (started_after, stopped) = {
         let definition = subscription.definition();
-        (definition.started_after, definition.stopped.is_some())
+        (definition.started_after, definition.stopped.clone())
     };
     let position = view.cursor(&cursor).unwrap_or(started_after);
     // An event that delivery stopped at is listed as a dead letter too, until it is done after all.
-    let stopped_at = if is_stopped { first_dead_letter(&*view, subscription, position)? } else { None };
+    let stopped_at = match stopped {
+        Some(_) => first_dead_letter(&*view, subscription, position)?,
+        None => None,
+    };
+    subscription.lanes[lane].set(stopped.map_or(LaneState::Running, |reason| LaneState::Stopped { reason }));
     let beginning = Beginning { lane, position, progress, filter, target, stopped_at };
     Ok(Box::new(Lane::new(subscription.clone(), deps.clone(), beginning)))
 }
@@ -211,11 +215,7 @@ fn pause(deps: &Deps, subscription: &Subscription, number: usize, attempts: u32,
         // Only a stop is worth an answer before its time.
         let _ = tokio::time::timeout(pause, stopping).await;
     });
-    let goes_on = !subscription.control.is_stopping();
-    if goes_on {
-        shown.set(LaneState::Running);
-    }
-    goes_on
+    !subscription.control.is_stopping()
 }
 
 /// Counts a thread until it is dropped.

@@ -180,7 +180,7 @@ impl Lane {
         }
     }
 
-    pub(super) fn shown(&self) -> &super::subscription::Lane {
+    fn shown(&self) -> &super::subscription::Lane {
         &self.subscription.lanes[self.lane]
     }
 
