@@ -41,8 +41,8 @@ pub(super) fn ingest(error: &IngestError) -> Problem {
 
 pub(super) fn store(error: &StoreError) -> Problem {
     match error {
-        StoreError::Full(_) => Problem::storage_full(LATER_SECONDS),
-        StoreError::GivenUp(_) => Problem::queue_full(SOON_SECONDS),
+        // What is given up stood behind a batch that found no room.
+        StoreError::Full(_) | StoreError::GivenUp(_) => Problem::storage_full(LATER_SECONDS),
         StoreError::Dropped { oldest } => Problem::dropped(*oldest),
         StoreError::TooLarge(message) => Problem::new(Code::BodyTooLarge, message.to_string()),
         StoreError::Failed(_) | StoreError::Corrupt(_) => {
