@@ -1,0 +1,15 @@
+//! Where changes come from: the logs of real databases, followed as changes to rows.
+//!
+//! A [`Feed`] follows one database. It knows the database's protocol, its catalog and types, and how a table's rows are
+//! read beside the log; it keeps nothing that outlives it. What it needs to go on after a restart is a [`Checkpoint`],
+//! which whoever stores the changes stores with them, as one.
+//!
+//! It is not the engine: it does not know what a row looked like before unless the database tells, and decides nothing
+//! about events. It is not the service: no configuration file, no HTTP, no retries; an error ends a feed, and
+//! [`FeedError::remedy`] says whether opening it anew helps.
+
+pub mod change;
+pub mod feed;
+
+pub use change::{Action, Change, Checkpoint, Column, Kind, Portion, Step, Table};
+pub use feed::{Feed, FeedError, Progress, Remedy, TableProgress, TableState};
