@@ -57,7 +57,7 @@ impl Declaration {
             let what = format!("column {}", at + 1);
             let column: ColumnBody = object(raw.get().as_bytes(), Code::InvalidSchema, &what)?;
             let nullable = column.nullable.unwrap_or_else(|| !primary_key.contains(&column.name));
-            Ok(Column { name: column.name, column_type: column.column_type, nullable })
+            Ok(Column { name: column.name, column_type: column.column_type, nullable, native_type: None })
         });
         Ok(Self { columns: columns.collect::<Result<_, Problem>>()?, primary_key })
     }
@@ -101,7 +101,8 @@ mod tests {
     fn what_is_left_out_is_filled_in() {
         let body = br#" {"columns":[{"name":"id","type":"string"},{"name":"age","type":"number"},
             {"name":"on","type":"boolean","nullable":false}]} "#;
-        let column = |name: &str, column_type, nullable| Column { name: name.into(), column_type, nullable };
+        let column =
+            |name: &str, column_type, nullable| Column { name: name.into(), column_type, nullable, native_type: None };
         let expected = Declaration {
             columns: vec![
                 column("id", ColumnType::String, false),

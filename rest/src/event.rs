@@ -62,6 +62,11 @@ pub struct OriginRef<'a> {
     pub position: Option<&'a str>,
     /// Whether it is part of an initial snapshot.
     pub snapshot: bool,
+    /// When the source's transaction was committed, in milliseconds since 1970 by the source's clock.
+    pub committed_at_ms: Option<u64>,
+    /// Names of columns whose values the source did not tell and nobody knew: the image lacks them. As a JSON array
+    /// of strings; none if there are none.
+    pub unavailable: Option<&'a str>,
 }
 
 /// The source that events name that came through our own door; the seed's name for it.
@@ -134,8 +139,16 @@ pub fn write_event(out: &mut Vec<u8>, event: &EventRef<'_>) {
             out.extend_from_slice(b",\"position\":");
             json::string(out, position);
         }
+        if let Some(committed_at_ms) = origin.committed_at_ms {
+            out.extend_from_slice(b",\"committedAt\":");
+            json::integer(out, committed_at_ms);
+        }
         if origin.snapshot {
             out.extend_from_slice(b",\"snapshot\":true");
+        }
+        if let Some(unavailable) = origin.unavailable {
+            out.extend_from_slice(b",\"unavailable\":");
+            out.extend_from_slice(unavailable.as_bytes());
         }
     }
     out.extend_from_slice(b"}}");
@@ -223,13 +236,22 @@ mod tests {
                 transaction: Some("741"),
                 position: Some("0/16B3748"),
                 snapshot: false,
+                committed_at_ms: None,
+                unavailable: None,
             }),
             ..INSERTED
         }
     }
 
     fn truncated() -> EventRef<'static> {
-        let origin = OriginRef { source: "a\"b", transaction: None, position: None, snapshot: true };
+        let origin = OriginRef {
+            source: "a\"b",
+            transaction: None,
+            position: None,
+            snapshot: true,
+            committed_at_ms: Some(1_699_380_000_001),
+            unavailable: Some(r#"["note"]"#),
+        };
         EventRef { sequence: 37, operation: Operation::Truncate, after: None, origin: Some(origin), ..INSERTED }
     }
 

@@ -52,6 +52,7 @@ mod subscription_writer;
 mod table_data;
 mod table_name;
 
+pub mod envelope;
 pub mod fuzz;
 
 #[cfg(test)]
@@ -75,7 +76,7 @@ pub use problem_code::Code;
 pub use replay::{ReplayRequest, ReplayedTable, write_replay_report};
 pub use request::{BodyKind, InsertFormat, Request};
 pub use route::{RequestHead, route};
-pub use schema::{Column, ColumnType, TableSchema, write_schema, write_schema_history, write_schemas};
+pub use schema::{Column, ColumnType, Relation, TableSchema, write_schema, write_schema_history, write_schemas};
 pub use statistics::{Statistics, write_statistics};
 pub use stream::{EVENT_STREAM, write_stream_error, write_stream_event, write_stream_position};
 pub use stream_query::StreamQuery;

@@ -45,6 +45,21 @@ pub struct Column {
     pub column_type: ColumnType,
     /// Whether a row may lack it or hold null in it.
     pub nullable: bool,
+    /// The database's own name of its type, for tables that are captured from one: `numeric(10,2)`.
+    pub native_type: Option<String>,
+}
+
+/// The table of a database that a table is captured from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// What kind of database it is: `postgresql`, `mysql`, `mariadb`.
+    pub connector: String,
+    /// The database.
+    pub database: String,
+    /// Its schema (PostgreSQL), or the database again (MariaDB, MySQL).
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
 }
 
 /// One version of a table's schema.
@@ -58,6 +73,8 @@ pub struct TableSchema {
     pub primary_key: Vec<String>,
     /// From 1.
     pub version: u32,
+    /// Where it is captured from; none for a table that is written through our own door.
+    pub relation: Option<Relation>,
 }
 
 /// Writes a schema: the answer to `GET` and `PUT /schema/:table`.
@@ -72,12 +89,27 @@ pub fn write_schema(out: &mut Vec<u8>, schema: &TableSchema) {
         json::string(out, column.column_type.as_str());
         out.extend_from_slice(b",\"nullable\":");
         json::boolean(out, column.nullable);
+        if let Some(native_type) = &column.native_type {
+            out.extend_from_slice(b",\"nativeType\":");
+            json::string(out, native_type);
+        }
         out.push(b'}');
     });
     out.extend_from_slice(b"],\"primaryKey\":[");
     json::list(out, &schema.primary_key, |out, name| json::string(out, name));
     out.extend_from_slice(b"],\"version\":");
     json::integer(out, schema.version);
+    if let Some(relation) = &schema.relation {
+        out.extend_from_slice(b",\"relation\":{\"connector\":");
+        json::string(out, &relation.connector);
+        out.extend_from_slice(b",\"database\":");
+        json::string(out, &relation.database);
+        out.extend_from_slice(b",\"namespace\":");
+        json::string(out, &relation.namespace);
+        out.extend_from_slice(b",\"name\":");
+        json::string(out, &relation.name);
+        out.push(b'}');
+    }
     out.push(b'}');
 }
 
@@ -107,12 +139,13 @@ pub(crate) mod tests {
     use crate::golden::assert_golden;
 
     pub(crate) fn users(version: u32) -> TableSchema {
-        let column = |name: &str, column_type, nullable| Column { name: name.into(), column_type, nullable };
+        let column =
+            |name: &str, column_type, nullable| Column { name: name.into(), column_type, nullable, native_type: None };
         let mut columns = vec![column("id", ColumnType::String, false), column("e\"mail", ColumnType::String, false)];
         if version > 1 {
             columns.push(column("age", ColumnType::Any, true));
         }
-        TableSchema { name: "users".into(), columns, primary_key: vec!["id".into()], version }
+        TableSchema { name: "users".into(), columns, primary_key: vec!["id".into()], version, relation: None }
     }
 
     #[test]
@@ -129,6 +162,7 @@ pub(crate) mod tests {
             columns: vec![],
             primary_key: vec!["order".into(), "line".into()],
             version: 1,
+            relation: None,
         };
         let mut out = Vec::new();
         write_schemas(&mut out, &[lines, users(2)]);

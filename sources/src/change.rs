@@ -38,6 +38,10 @@ pub struct Column {
 pub struct Table {
     /// The name under which it is captured.
     pub name: String,
+    /// What kind of database it is in, as consumers know it: `postgresql`, `mysql`, `mariadb`.
+    pub connector: &'static str,
+    /// The database that is followed (PostgreSQL); the same as the namespace for MariaDB and MySQL.
+    pub database: String,
     /// Its schema (PostgreSQL) or database (MariaDB, MySQL).
     pub namespace: String,
     /// Its name in the database.
@@ -97,6 +101,11 @@ pub enum Step {
     Describe(Arc<Table>),
     /// A row changed.
     Change(Change),
+    /// The table's rows are read from here on: because it is new, or anew because the log no longer tells everything
+    /// (a repair, another key).
+    ReadBegan(Arc<Table>),
+    /// All of the table's rows have been read. A row that was neither read nor changed since `ReadBegan` is not there.
+    ReadDone(Arc<Table>),
 }
 
 /// All that a feed needs to go on after a restart: a text of its own, whose form is documented by the feed that wrote
