@@ -29,9 +29,10 @@ pub struct Event<'a> {
     pub subject: Subject<'a>,
     /// The event as `GET /events` shows it, written once for all who send it.
     pub native: &'a Bytes,
-    /// Whether it is a row of the subscription's own first snapshot: all of these have one sequence number, so a
-    /// [`Place`] cannot tell them apart; their ids can.
-    pub is_row: bool,
+    /// Whether its sequence number does not tell what the receiver has: a row of the subscription's own first snapshot
+    /// (they all have one number), or a dead letter that is tried again. A sink neither passes over such an event nor
+    /// moves its [`Place`] for it.
+    pub is_apart: bool,
 }
 
 /// Whose events a sink gets: what it keeps its place at the receiver under.
