@@ -4,6 +4,8 @@
 //! the service, does not retry, and decides nothing about dead letters.
 
 mod any;
+mod connection;
+mod render;
 mod secret;
 mod settings;
 mod sink;

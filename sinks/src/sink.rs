@@ -76,3 +76,20 @@ pub struct Failure {
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
+
+impl Failure {
+    /// Try again: nothing before the event at `index` is in doubt.
+    pub(crate) fn retry(index: usize, message: impl Into<String>) -> Self {
+        Self { index, remedy: Remedy::Retry { after: None }, message: message.into(), source: None }
+    }
+
+    /// The event at `index` will never be taken.
+    pub(crate) fn reject(index: usize, message: impl Into<String>) -> Self {
+        Self { index, remedy: Remedy::Reject, message: message.into(), source: None }
+    }
+
+    /// With what lies behind it. Must hold no secret.
+    pub(crate) fn because(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+}
