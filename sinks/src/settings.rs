@@ -156,3 +156,143 @@ pub(crate) const TIMEOUT_MS: std::ops::RangeInclusive<u32> = 10..=600_000;
 pub(crate) fn default_timeout_ms() -> u32 {
     30_000
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: Value) -> Settings {
+        Settings::parse(&value).unwrap()
+    }
+
+    fn refused(value: Value) -> String {
+        let refusal = Settings::parse(&value).unwrap_err().to_string();
+        assert!(!refusal.contains("hunter2"), "{refusal}");
+        refusal
+    }
+
+    #[test]
+    fn the_least_that_a_sink_needs_is_an_address() {
+        let hook = json!({"sink": "webhook", "url": "https://example.com/hook"});
+        let written = json!({"sink": "webhook", "url": "https://example.com/hook", "batch": false, "timeoutMs": 30000});
+        assert_eq!(parse(hook).write(), written);
+        let redis = json!({"sink": "redis", "url": "redis://example.com"});
+        let written = json!({"sink": "redis", "url": "redis://example.com", "stream": "cdc.{table}", "timeoutMs": 30000});
+        assert_eq!(parse(redis).write(), written);
+        let nats = json!({"sink": "nats", "servers": ["nats://example.com"]});
+        let written =
+            json!({"sink": "nats", "servers": ["nats://example.com"], "subject": "cdc.{table}", "timeoutMs": 30000});
+        assert_eq!(parse(nats).write(), written);
+        let kafka = json!({"sink": "kafka", "brokers": ["example.com:9092"]});
+        let written =
+            json!({"sink": "kafka", "brokers": ["example.com:9092"], "topic": "cdc.{table}", "timeoutMs": 30000});
+        assert_eq!(parse(kafka).write(), written);
+        let postgres = json!({"sink": "postgres", "url": "postgres://u@example.com/db"});
+        let written = json!({
+            "sink": "postgres", "url": "postgres://u@example.com/db", "table": "{table}", "createTables": false,
+            "placesTable": "cdc_places", "timeoutMs": 30000
+        });
+        assert_eq!(parse(postgres).write(), written);
+    }
+
+    #[test]
+    fn what_is_written_back_can_be_read_again_and_means_the_same() {
+        for value in [
+            json!({
+                "sink": "webhook", "url": {"env": "CDC_SECRET_HOOK"}, "batch": true, "caFile": "/ca.pem",
+                "secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", {"env": "CDC_SECRET_NEW"}],
+                "headers": {"authorization": {"env": "CDC_SECRET_TOKEN"}, "x-a": "b"}, "timeoutMs": 10
+            }),
+            json!({
+                "sink": "redis", "url": "rediss://u@example.com/2", "password": "hunter2", "stream": "{table}",
+                "maxLength": 1000, "caFile": "/ca.pem", "timeoutMs": 600_000
+            }),
+            json!({
+                "sink": "nats", "servers": ["tls://a", "nats://b:4222"], "user": "u", "password": "hunter2",
+                "subject": "x.{table}.{operation}", "stream": "CDC", "timeoutMs": 1000,
+                "createStream": {"subjects": ["x.>"], "storage": "memory", "replicas": 3, "maxAgeSeconds": 60,
+                    "maxBytes": 1000, "duplicateWindowSeconds": 30}
+            }),
+            json!({
+                "sink": "kafka", "brokers": ["a:1", "b:2"], "topic": "all", "timeoutMs": 1000,
+                "properties": {"compression.type": "lz4", "sasl.password": {"env": "CDC_SECRET_KAFKA"}}
+            }),
+            json!({
+                "sink": "postgres", "url": "postgres://u:hunter2@h/db?sslmode=verify-full", "table": "copy.{table}",
+                "createTables": true, "placesTable": "copy.places", "caFile": "/ca.pem", "timeoutMs": 1000
+            }),
+        ] {
+            let settings = parse(value.clone());
+            assert_eq!(settings.write(), value);
+            assert_eq!(Settings::SINKS.contains(&settings.name()), true);
+            assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_null_counts_as_left_out() {
+        let value = json!({"sink": "redis", "url": "redis://h", "maxLength": null, "timeoutMs": null});
+        assert_eq!(parse(value), parse(json!({"sink": "redis", "url": "redis://h"})));
+    }
+
+    #[test]
+    fn a_refusal_names_the_member_and_what_is_allowed() {
+        let hook = |member: &str, value: Value| {
+            let mut hook = json!({"sink": "webhook", "url": "https://h"});
+            hook[member] = value;
+            refused(hook)
+        };
+        assert_eq!(refused(json!([])), "`subscriber` must be an object");
+        assert!(refused(json!({"url": "x"})).starts_with("`sink` is missing: name one of webhook, redis, nats"));
+        assert!(refused(json!({"sink": "fax"})).starts_with("`sink` names no sink; there are webhook"));
+        assert_eq!(refused(json!({"sink": "redis"})), "`url` is missing");
+        let unknown = refused(json!({"sink": "redis", "url": "redis://h", "strem": "x"}));
+        assert!(unknown.starts_with("`strem` is no member here; expected one of `url`, `password`, `stream`"), "{unknown}");
+        let typed = hook("timeoutMs", json!("soon"));
+        assert!(typed.starts_with("`timeoutMs` is wrong: invalid type: string"), "{typed}");
+        assert_eq!(hook("timeoutMs", json!(9)), "`timeoutMs` must be from 10 to 600000, not 9");
+        assert_eq!(hook("url", json!("ftp://u:hunter2@h")), "`url` must begin with http:// or https://");
+        assert!(hook("url", json!("https://u:hunter2@h")).contains("`authorization` header"));
+        assert!(hook("url", json!({"env": "HOME"})).contains("CDC_SECRET_"));
+        assert!(hook("secrets", json!(["hunter2"])).starts_with("`secrets` must be `whsec_`"));
+        assert!(hook("secrets", json!([{"env": "HOME"}])).starts_with("`secrets[0]` names the variable `HOME`"));
+        assert_eq!(hook("headers", json!({"Webhook-Id": "x"})), "`headers.Webhook-Id` is set by the sink itself");
+        assert_eq!(hook("headers", json!({"a b": "x"})), "`headers.a b` is no name of a header");
+        assert!(hook("headers", json!({"a": "hunter2\n"})).starts_with("`headers.a` has characters"));
+    }
+
+    #[test]
+    fn each_sink_checks_what_it_is_told() {
+        let with = |mut value: Value, member: &str, wrong: Value| {
+            value[member] = wrong;
+            refused(value)
+        };
+        let redis = |member, wrong| with(json!({"sink": "redis", "url": "redis://h"}), member, wrong);
+        assert!(redis("url", json!("h:hunter2")).starts_with("`url` must begin with redis://"));
+        assert!(redis("url", json!("redis://h/x/hunter2")).starts_with("`url` must be redis://"));
+        assert!(redis("caFile", json!("/x")).contains("rediss://"));
+        assert!(redis("stream", json!("{tabel}")).starts_with("`stream` has `{tabel}`, which means nothing"));
+        assert!(redis("maxLength", json!(0)).starts_with("`maxLength` must be from 1"));
+        let nats = |member, wrong| with(json!({"sink": "nats", "servers": ["nats://h"]}), member, wrong);
+        assert!(nats("servers", json!([])).starts_with("`servers` must name"));
+        assert!(nats("servers", json!(["nats://u:hunter2@h"])).contains("`servers[0]` has a user in it"));
+        assert!(nats("servers", json!(["http://h"])).contains("`servers[0]` must begin with nats://"));
+        assert_eq!(nats("user", json!("u")), "`user` goes with `password`");
+        let twice = json!({"sink": "nats", "servers": ["nats://h"], "token": "a"});
+        assert!(with(twice, "nkeySeed", json!("S")).contains("`nkeySeed` does not go with `token`"));
+        assert!(nats("subject", json!("a.>")).starts_with("`subject` has"));
+        assert!(nats("stream", json!("a.b")).starts_with("`stream` is no name"));
+        assert!(nats("createStream", json!({})).contains("`createStream` goes with `stream`"));
+        assert!(nats("createStream", json!({"storage": "tape"})).contains("`createStream.storage`"));
+        let kafka = |member, wrong| with(json!({"sink": "kafka", "brokers": ["h:1"]}), member, wrong);
+        assert_eq!(kafka("brokers", json!(["h:1", "h"])), "`brokers[1]` must be host:port");
+        assert_eq!(kafka("properties", json!({"acks": "0"})), "`properties.acks` is set by the sink itself");
+        let postgres = |member, wrong| with(json!({"sink": "postgres", "url": "postgres://u@h/d"}), member, wrong);
+        assert!(postgres("url", json!("mysql://u:hunter2@h/d")).starts_with("`url` must begin with postgres://"));
+        assert!(postgres("placesTable", json!("")).starts_with("`placesTable` is empty"));
+    }
+}

@@ -120,10 +120,16 @@ impl WebhookSink {
 
     /// Posts a body, and waits for what the receiver says.
     async fn post(&mut self, message: &request::Message) -> Result<Answer, WebhookFailure> {
-        let mut connection = match self.connection.take() {
-            // The receiver may close it in the meantime.
-            Some(connection) if !connection.sender.is_closed() => connection,
-            _ => self.connect().await?,
+        let mut kept = self.connection.take();
+        if let Some(connection) = &mut kept
+            && connection.sender.ready().await.is_err()
+        {
+            // The receiver has closed it in the meantime.
+            kept = None;
+        }
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.connect().await?,
         };
         let request = message.request(&connection.target)?;
         let response = match connection.sender.try_send_request(request).await {
