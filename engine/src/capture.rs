@@ -201,7 +201,12 @@ impl Capture {
     }
 
     /// The place of a table in the cache, read from the store at its first use.
-    pub(crate) fn table<S: Store>(&mut self, store: &S, name: &str, max_name_bytes: usize) -> Result<Checked<usize>, StoreError> {
+    pub(crate) fn table<S: Store>(
+        &mut self,
+        store: &S,
+        name: &str,
+        max_name_bytes: usize,
+    ) -> Result<Checked<usize>, StoreError> {
         // Batches are mostly about one table.
         if self.tables.get(self.latest).is_some_and(|known| known.name == name) {
             return Ok(Ok(self.latest));
@@ -494,7 +499,8 @@ fn unknown_table(name: &str) -> Refusal {
 
 fn captured_table(table: &str, relation: &Relation) -> Refusal {
     let Relation { source, database, namespace, name, .. } = relation;
-    let place = if database == namespace { format!("{database}.{name}") } else { format!("{database}.{namespace}.{name}") };
+    let place =
+        if database == namespace { format!("{database}.{name}") } else { format!("{database}.{namespace}.{name}") };
     Refusal::new(
         RefusalCode::CapturedTable,
         format!("table `{table}` follows {place} by the source `{source}`: change it in the database"),

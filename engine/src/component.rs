@@ -21,7 +21,8 @@ mod bindings {
 use bindings::cdc::engine::store as wit_store;
 use bindings::cdc::event::types as wit;
 use bindings::exports::cdc::engine::{
-    capture as wit_capture, follow as wit_follow, query as wit_query, snapshot as wit_snapshot, subscribe as wit_subscribe,
+    capture as wit_capture, follow as wit_follow, query as wit_query, snapshot as wit_snapshot,
+    subscribe as wit_subscribe,
 };
 
 struct Engine;

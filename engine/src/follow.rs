@@ -229,7 +229,8 @@ fn no_place() -> StoreError {
 
 /// A table's name was refused: said of the first change that is about it.
 fn refused(changes: &[Change], described: &Described, tables: &[Described], refusal: Refusal) -> FollowError {
-    let is_about = |change: &Change| tables.get(change.table as usize).is_some_and(|table| table.name == described.name);
+    let is_about =
+        |change: &Change| tables.get(change.table as usize).is_some_and(|table| table.name == described.name);
     let change = changes.iter().position(is_about).unwrap_or(0) as u32;
     FollowError::Refused { change, refusal }
 }
@@ -239,8 +240,7 @@ fn check_key(key: &str, settings: &Settings) -> Checked<()> {
         return Err(Refusal::new(RefusalCode::InvalidKey, "the row's key is empty"));
     }
     if key.len() > settings.max_key_bytes {
-        let message =
-            format!("the row's key is {} bytes long, and a key may be {}", key.len(), settings.max_key_bytes);
+        let message = format!("the row's key is {} bytes long, and a key may be {}", key.len(), settings.max_key_bytes);
         return Err(Refusal::new(RefusalCode::KeyTooLong, message));
     }
     Ok(())

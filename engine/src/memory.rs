@@ -231,7 +231,9 @@ impl Store for MemoryStore {
                 let after = write.after.map(text);
                 let row = (text(write.table), text(write.key));
                 match &after {
-                    None if write.operation == Operation::Truncate => state.rows.retain(|(table, _), _| *table != row.0),
+                    None if write.operation == Operation::Truncate => {
+                        state.rows.retain(|(table, _), _| *table != row.0)
+                    }
                     Some(image) => drop(state.rows.insert(row, image.clone())),
                     None => drop(state.rows.remove(&row)),
                 };

@@ -396,7 +396,12 @@ mod tests {
     fn schema(columns: &[(&str, ColumnType, bool)]) -> TableSchema {
         let columns = columns
             .iter()
-            .map(|&(name, column_type, nullable)| Column { name: name.to_owned(), column_type, nullable, native_type: None })
+            .map(|&(name, column_type, nullable)| Column {
+                name: name.to_owned(),
+                column_type,
+                nullable,
+                native_type: None,
+            })
             .collect();
         TableSchema { name: "t".to_owned(), columns, primary_key: vec!["id".to_owned()], version: 1, relation: None }
     }
@@ -426,7 +431,10 @@ mod tests {
         let wider = fit(&table(TWO), r#"{"id":"a","n":"x","new":[]}"#, true, SchemaMode::Infer).unwrap().unwrap();
         assert_eq!(wider.version, 2);
         assert_eq!(wider.columns[1].column_type, ColumnType::Any);
-        assert_eq!(wider.columns[2], Column { name: "new".into(), column_type: ColumnType::Array, nullable: true, native_type: None });
+        assert_eq!(
+            wider.columns[2],
+            Column { name: "new".into(), column_type: ColumnType::Array, nullable: true, native_type: None }
+        );
     }
 
     #[test]

@@ -18,8 +18,8 @@ use crate::ingest::{Ingest, IngestOptions};
 use crate::live::{StreamOptions, Streams, Tail, TailOptions};
 use crate::metrics::{self, Metrics, StoreFigures};
 use crate::readers::Readers;
-use crate::schemas::Schemas;
 use crate::sandbox::{self, CompileWith, Component, EngineError, LoadError, Settings};
+use crate::schemas::Schemas;
 use crate::server::{self, ServerOptions};
 use crate::store::{self, EmbeddedOptions, EmbeddedStore, OpenError, Retention, Store, StoreError};
 

@@ -85,8 +85,8 @@ pub use statistics::{Statistics, write_statistics};
 pub use stream::{EVENT_STREAM, write_stream_error, write_stream_event, write_stream_position};
 pub use stream_query::StreamQuery;
 pub use subscription::{
-    Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, SinkSpec,
-    Start, Subscriber, SubscriptionSpec,
+    Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, SinkSpec, Start,
+    Subscriber, SubscriptionSpec,
 };
 pub use subscription_action::{DeadLetterChoice, DeadLetterQuery, DryRun, Rewind, Rollback};
 pub use table_data::{ReplicaWriter, SnapshotWriter};

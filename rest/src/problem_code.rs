@@ -69,6 +69,7 @@ codes! {
     UnknownTable "unknown-table" 404 "There is no such table" "Table not found";
     UnknownRow "unknown-row" 404 "There is no such row" "Record not found";
     RowExists "row-exists" 409 "A row with this key exists" "Record already exists";
+    CapturedTable "captured-table" 409 "The table follows a database and is written there" "Table follows a database";
     SchemaConflict "schema-conflict" 409 "The declaration contradicts the schema in force" "Schema conflict";
     KeyTooLong "key-too-long" 413 "The key is too long" "Key too long";
     RowTooLarge "row-too-large" 413 "The row is too large" "Record too large";

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::{Map, Value};
 
-use crate::members;
 use crate::envelope::Format;
+use crate::members;
 use crate::{ComponentName, HttpOrigin, Operation, Problem};
 
 /// What a user declares of a subscription.

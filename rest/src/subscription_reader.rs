@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::envelope::Format;
 use crate::members::{Members, shown};
 use crate::problem::excerpt;
-use crate::envelope::Format;
 use crate::subscription::{
     Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, SinkSpec, Start,
     Subscriber, SubscriptionSpec,

@@ -207,7 +207,7 @@ impl DeadLetter {
     /// What it is kept under.
     pub(super) fn document_key(event: &Event) -> Vec<u8> {
         let mut key = event.sequence.to_be_bytes().to_vec();
-        if event.write.origin.as_ref().is_some_and(|origin| origin.snapshot && origin.source == SNAPSHOT_SOURCE) {
+        if is_row(event) {
             key.extend_from_slice(event.write.table.as_bytes());
             key.push(b'\n');
             key.extend_from_slice(&event.write.key);
@@ -222,6 +222,11 @@ impl DeadLetter {
 
 /// The source of the rows of a subscription's own snapshot.
 pub(super) const SNAPSHOT_SOURCE: &str = "snapshot";
+
+/// Whether it is a row of a subscription's own snapshot.
+pub(super) fn is_row(event: &Event) -> bool {
+    event.write.origin.as_ref().is_some_and(|origin| origin.snapshot && origin.source == SNAPSHOT_SOURCE)
+}
 
 /// The operation's name in events.
 pub(super) fn operation_name(operation: Operation) -> &'static str {

@@ -9,6 +9,7 @@ use cdc_sinks::{AnySink, Event, InvalidSettings, Place, Remedy, Settings, Sink a
 
 use super::deps::Deps;
 use super::picked::Picked;
+use super::records::is_row;
 use super::subscription::Subscription;
 use super::target::{Declined, TargetError, id};
 use crate::guest;
@@ -41,9 +42,8 @@ impl SinkTarget {
         Ok(Self { sink, subscription: subscription.clone(), deps: deps.clone() })
     }
 
-    /// Delivers a batch and waits for the receiver. `is_apart` says that the events' sequence numbers do not tell what
-    /// the receiver has: rows of a snapshot, dead letters that are tried again.
-    pub(super) fn deliver(&mut self, events: &[Picked], is_apart: bool) -> Result<Result<(), Declined>, TargetError> {
+    /// Delivers a batch and waits for the receiver. `is_late` says that they are dead letters which are tried again.
+    pub(super) fn deliver(&mut self, events: &[Picked], is_late: bool) -> Result<Result<(), Declined>, TargetError> {
         let mut known = Vec::with_capacity(events.len());
         for picked in events {
             let write = &picked.event().write;
@@ -53,7 +53,9 @@ impl SinkTarget {
         let lend = |(picked, (id, native, schema)): (&'_ Picked, &'_ (String, bytes::Bytes, Arc<TableSchema>))| {
             // Keys are UTF-8: the engine made them.
             let key = std::str::from_utf8(&picked.event().write.key).unwrap_or_default();
-            Event { subject: Subject { event: event_ref(picked.event()), id, key, schema }, native, is_apart }
+            let event = event_ref(picked.event());
+            let subject = Subject { event, id, key, schema, subscription: Some(self.subscription.id.as_str()) };
+            Event { subject, native, is_row: is_row(picked.event()), is_late }
         };
         let batch: Vec<Event<'_>> = events.iter().zip(&known).map(lend).collect();
         let mut changed = self.subscription.control.changed();

@@ -135,7 +135,8 @@ impl Subscriptions {
                 let lanes = self.relane(id, &kept, spec.lanes, &mut documents, &mut cursors)?;
                 let is_paused = if is_declared { kept.is_paused || spec.paused } else { spec.paused };
                 let is_relaned = kept.lanes != lanes;
-                let mut definition = Definition { spec: spec_json, is_declared, is_paused, stopped: None, lanes, ..kept };
+                let mut definition =
+                    Definition { spec: spec_json, is_declared, is_paused, stopped: None, lanes, ..kept };
                 if is_relaned {
                     definition.raise_epoch();
                 }

@@ -10,7 +10,7 @@ use cdc_rest::{ComponentRef, SubscriptionId, event_id};
 use super::deps::Deps;
 use super::namespace::StoreNamespace;
 use super::picked::Picked;
-use super::records::{self, SNAPSHOT_SOURCE};
+use super::records::{self, is_row};
 use super::sink::SinkTarget;
 use super::slots;
 use super::subscription::Figures;
@@ -209,13 +209,11 @@ pub(super) fn with_guest_events<T>(events: &[&Event], call: impl FnOnce(&[GuestE
 
 /// An event's id. The rows of a snapshot share a sequence number, so their keys tell them apart.
 pub(super) fn id(event: &Event) -> String {
-    match &event.write.origin {
-        Some(origin) if origin.snapshot && origin.source == SNAPSHOT_SOURCE => {
-            let key = String::from_utf8_lossy(&event.write.key);
-            format!("row_{}_{}/{key}", event.sequence, event.write.table)
-        }
-        _ => event_id(event.timestamp_ms, event.sequence),
+    if is_row(event) {
+        let key = String::from_utf8_lossy(&event.write.key);
+        return format!("row_{}_{}/{key}", event.sequence, event.write.table);
     }
+    event_id(event.timestamp_ms, event.sequence)
 }
 
 /// A part of the service that takes events.

@@ -18,7 +18,6 @@ impl Lane {
     /// Hands over the first events of `ready`.
     pub(super) fn deliver(&mut self, count: usize, slot: Slot) -> Result<(), Interrupted> {
         self.observe_delay();
-        let is_row = self.rows.is_some();
         let mut slot = Some(slot);
         let outcome = match &mut self.target {
             Target::Part(part) => {
@@ -29,7 +28,7 @@ impl Lane {
                 // It waits for another system, so the slot is for others.
                 slot = None;
                 let batch: &[Picked] = &self.ready.make_contiguous()[..count];
-                sink.deliver(batch, is_row)
+                sink.deliver(batch, false)
             }
             Target::Guest(guest) => match guest.refresh() {
                 // A filter alone: what it accepts is done.
