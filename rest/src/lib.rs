@@ -78,7 +78,7 @@ pub use request::{BodyKind, InsertFormat, Request};
 pub use route::{RequestHead, route};
 pub use schema::{Column, ColumnType, Relation, TableSchema, write_schema, write_schema_history, write_schemas};
 pub use statistics::{Statistics, write_statistics};
-pub use stream::{EVENT_STREAM, write_stream_error, write_stream_event, write_stream_position};
+pub use stream::{EVENT_STREAM, write_stream_envelope, write_stream_error, write_stream_event, write_stream_position};
 pub use stream_query::StreamQuery;
 pub use subscription::{
     Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, Start,
