@@ -82,7 +82,7 @@ pub use source::{
     LastRepair, SourcePlace, SourceState, SourceStatus, SourceTable, SourceTableState, write_source, write_sources,
 };
 pub use statistics::{Statistics, write_statistics};
-pub use stream::{EVENT_STREAM, write_stream_error, write_stream_event, write_stream_position};
+pub use stream::{EVENT_STREAM, write_stream_envelope, write_stream_error, write_stream_event, write_stream_position};
 pub use stream_query::StreamQuery;
 pub use subscription::{
     Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, SinkSpec, Start,
