@@ -1,5 +1,6 @@
 //! The script that writes entries and the place as one, and its call.
 
+use cdc_rest::envelope::Tombstones;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult};
 
@@ -86,7 +87,7 @@ impl Call {
             }
             let whole = (Some(event.subject.event.sequence), rows.len() / DIGEST_BYTES);
             let before = written.last().map_or((None, 0), |&(_, sequence, rows)| (Some(sequence), rows));
-            let messages = render::messages(sink.format, event);
+            let messages = render::messages(sink.format, Tombstones::Off, event);
             let last = messages.len();
             for (number, message) in messages.into_iter().enumerate() {
                 let place = if number + 1 == last { whole } else { before };
