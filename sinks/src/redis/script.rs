@@ -4,7 +4,8 @@ use cdc_rest::envelope::Tombstones;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult};
 
-use super::{DIGEST_BYTES, Known, RedisSink, digest};
+use super::{Known, RedisSink};
+use crate::written::{DIGEST_BYTES, digest};
 use crate::{Event, render};
 
 /// Keys: the place, then streams. Arguments: the count of calls that is expected, the epoch, the length that streams
@@ -83,7 +84,7 @@ impl Call {
                 streams.len() - 1
             });
             if event.is_row {
-                rows.extend_from_slice(&digest(event));
+                rows.extend_from_slice(&digest(&event.subject));
             }
             let whole = (Some(event.subject.event.sequence), rows.len() / DIGEST_BYTES);
             let before = written.last().map_or((None, 0), |&(_, sequence, rows)| (Some(sequence), rows));
@@ -137,8 +138,8 @@ impl Call {
         let mut known = self.before.clone();
         known.writes = Some(known.writes.unwrap_or(0) + 1);
         if let Some((_, sequence, rows)) = self.events[..events].last().filter(|_| self.moves_place) {
-            known.sequence = Some(*sequence);
-            known.rows = self.rows[..rows * DIGEST_BYTES].to_vec();
+            known.written.sequence = Some(*sequence);
+            known.written.rows = self.rows[..rows * DIGEST_BYTES].to_vec();
         }
         known
     }
