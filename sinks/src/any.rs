@@ -31,7 +31,7 @@ impl AnySink {
         match settings {
             Settings::Webhook(options) => Self::Webhook(WebhookSink::new(options.clone(), format)),
             Settings::Redis(options) => Self::Redis(Box::new(RedisSink::new(options.clone(), format, place))),
-            Settings::Nats(options) => Self::Nats(Box::new(NatsSink::new(options.clone(), format))),
+            Settings::Nats(options) => Self::Nats(Box::new(NatsSink::new(options.clone(), format, place))),
             Settings::Kafka(options) => Self::Kafka(Box::new(KafkaSink::new(options.clone(), format))),
             Settings::Postgres(options) => Self::Postgres(Box::new(PostgresSink::new(options.clone(), place))),
         }

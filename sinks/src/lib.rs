@@ -10,6 +10,7 @@ mod secret;
 mod settings;
 mod sink;
 mod template;
+mod written;
 
 pub mod kafka;
 pub mod nats;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::connect::Address;
 use crate::secret::Secret;
 use crate::settings::{Checked, InvalidSettings, TIMEOUT_MS, default_timeout_ms, in_range};
 use crate::template::Template;
@@ -12,8 +13,9 @@ use crate::template::Template;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Options {
-    /// `postgres://user[:password]@host[:port]/database[?sslmode=…]`; `sslmode` as in libpq, `prefer` if left out, and
-    /// `verify-full` is what `require` does too.
+    /// `postgres://user[:password]@host[:port]/database[?sslmode=…]`: `disable`, or `require`, `verify-ca` and
+    /// `verify-full`, which all verify the server's certificate and name here. Left out, it is `disable`, and with
+    /// `caFile` (or `sslrootcert`) `verify-full`.
     pub url: Secret,
     /// The password, if it is not part of `url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,7 +49,7 @@ fn default_places_table() -> String {
 impl Checked for Options {
     fn checked(self) -> Result<Self, InvalidSettings> {
         if let Some(url) = self.url.given() {
-            parse_url(url).map_err(|why| InvalidSettings::new("url", why))?;
+            Address::parse(url).map_err(|why| InvalidSettings::new("url", why))?;
         }
         if self.places_table.is_empty() {
             return Err(InvalidSettings::new("placesTable", "is empty"));
@@ -55,17 +57,4 @@ impl Checked for Options {
         in_range("timeoutMs", self.timeout_ms, TIMEOUT_MS)?;
         Ok(self)
     }
-}
-
-/// An address of a database. The error reads on after the member's name, and does not quote it.
-pub(super) fn parse_url(url: &str) -> Result<tokio_postgres::Config, &'static str> {
-    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err("must begin with postgres://");
-    }
-    let config: tokio_postgres::Config =
-        url.parse().map_err(|_| "must be postgres://user[:password]@host[:port]/database")?;
-    if config.get_hosts().is_empty() {
-        return Err("names no host");
-    }
-    Ok(config)
 }

@@ -4,8 +4,7 @@
 //! headers. A batch is one call of a script, so that its entries and the place become visible, and durable, as one:
 //!
 //! - The place is the hash `cdc:place:<subscription>:<lane>` with `epoch`, `sequence`, `writes`, and `rows`: digests of
-//!   the ids of the rows that the last call wrote, since the rows of a snapshot share their sequence number. The service
-//!   is never more than one batch behind its sink, so these are enough.
+//!   the ids of the rows that the last call wrote.
 //! - `writes` counts calls. Each call says how many it knows of and does nothing if there are more or fewer: a call that
 //!   was thought lost and arrives late repeats nothing.
 //! - The script stops at the first entry that Redis refuses. What stands before it is written, and the place says so.
@@ -27,12 +26,12 @@ use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use redis::{ConnectionAddr, RedisError};
 use tokio::task::JoinHandle;
-use xxhash_rust::xxh3::xxh3_128;
 
 pub use options::*;
 
 use crate::connection::{ConnectError, connect, within};
 use crate::secret::MissingVariable;
+use crate::written::Written;
 use crate::{Event, Failure, Place, Sink};
 
 /// A sink that writes into Redis Streams.
@@ -62,15 +61,10 @@ impl Drop for Connection {
 /// What stands at the place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
-    /// None: there is no place, or it is of another epoch.
-    sequence: Option<u64>,
-    rows: Vec<u8>,
+    written: Written,
     /// None: there is no place at all.
     writes: Option<u64>,
 }
-
-/// How long a digest in `rows` is, in bytes.
-const DIGEST_BYTES: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 enum RedisFailure {
@@ -115,7 +109,7 @@ impl RedisSink {
                 None => self.connect().await.map_err(|failure| (0, failure))?,
             };
             let pending: Vec<usize> =
-                (0..batch.len()).filter(|&index| !connection.known.holds(&batch[index])).collect();
+                (0..batch.len()).filter(|&index| !connection.known.written.holds(&batch[index])).collect();
             let Some(&first) = pending.first() else {
                 self.connection = Some(connection);
                 return Ok(());
@@ -164,8 +158,10 @@ impl RedisSink {
         }
         let is_ours = epoch == Some(self.place.epoch);
         connection.known = Known {
-            sequence: sequence.filter(|_| is_ours),
-            rows: rows.filter(|_| is_ours).unwrap_or_default(),
+            written: Written {
+                sequence: sequence.filter(|_| is_ours),
+                rows: rows.filter(|_| is_ours).unwrap_or_default(),
+            },
             writes,
         };
         Ok(connection)
@@ -239,28 +235,6 @@ impl RedisSink {
         }
         told.because(failure)
     }
-}
-
-impl Known {
-    /// Whether an event is there already.
-    fn holds(&self, event: &Event<'_>) -> bool {
-        let Some(sequence) = self.sequence.filter(|_| !event.is_late) else { return false };
-        let own = event.subject.event.sequence;
-        match own.cmp(&sequence) {
-            std::cmp::Ordering::Less => true,
-            std::cmp::Ordering::Equal if event.is_row => {
-                let digest = digest(event);
-                self.rows.chunks(DIGEST_BYTES).any(|row| row == digest)
-            }
-            std::cmp::Ordering::Equal => true,
-            std::cmp::Ordering::Greater => false,
-        }
-    }
-}
-
-/// What stands for a row's id in the place.
-fn digest(event: &Event<'_>) -> [u8; DIGEST_BYTES] {
-    xxh3_128(event.subject.id.as_bytes()).to_be_bytes()
 }
 
 fn told(error: &RedisError) -> String {

@@ -55,8 +55,9 @@ impl Checked for Options {
 
 /// An address of a Redis. The error reads on after the member's name, and does not quote it.
 pub(super) fn parse_url(url: &str) -> Result<redis::ConnectionInfo, &'static str> {
-    if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+    // The library knows nothing of TLS, which is wrapped around its connection here.
+    let Some(rest) = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://")) else {
         return Err("must begin with redis:// or rediss://");
-    }
-    url.into_connection_info().map_err(|_| "must be redis://[user[:password]@]host[:port][/database]")
+    };
+    format!("redis://{rest}").into_connection_info().map_err(|_| "must be redis://[user[:password]@]host[:port][/database]")
 }

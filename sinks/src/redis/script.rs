@@ -1,9 +1,11 @@
 //! The script that writes entries and the place as one, and its call.
 
+use cdc_rest::envelope::Tombstones;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult};
 
-use super::{DIGEST_BYTES, Known, RedisSink, digest};
+use super::{Known, RedisSink};
+use crate::written::{DIGEST_BYTES, digest};
 use crate::{Event, render};
 
 /// Keys: the place, then streams. Arguments: the count of calls that is expected, the epoch, the length that streams
@@ -82,11 +84,11 @@ impl Call {
                 streams.len() - 1
             });
             if event.is_row {
-                rows.extend_from_slice(&digest(event));
+                rows.extend_from_slice(&digest(&event.subject));
             }
             let whole = (Some(event.subject.event.sequence), rows.len() / DIGEST_BYTES);
             let before = written.last().map_or((None, 0), |&(_, sequence, rows)| (Some(sequence), rows));
-            let messages = render::messages(sink.format, event);
+            let messages = render::messages(sink.format, Tombstones::Off, event);
             let last = messages.len();
             for (number, message) in messages.into_iter().enumerate() {
                 let place = if number + 1 == last { whole } else { before };
@@ -136,8 +138,8 @@ impl Call {
         let mut known = self.before.clone();
         known.writes = Some(known.writes.unwrap_or(0) + 1);
         if let Some((_, sequence, rows)) = self.events[..events].last().filter(|_| self.moves_place) {
-            known.sequence = Some(*sequence);
-            known.rows = self.rows[..rows * DIGEST_BYTES].to_vec();
+            known.written.sequence = Some(*sequence);
+            known.written.rows = self.rows[..rows * DIGEST_BYTES].to_vec();
         }
         known
     }

@@ -49,7 +49,7 @@ const OWN_HEADERS: &[&str] = &[
 
 impl Options {
     pub(crate) fn fits(&self, format: Format) -> Result<(), InvalidSettings> {
-        if self.batch && format == Format::CloudEventsBinary {
+        if self.batch && format.batch_content_type().is_none() {
             let why = "is `cloudevents-binary`, which has its attributes in headers, and a request has one set of them: \
                        take `cloudevents`, or leave `subscriber.batch` out";
             return Err(InvalidSettings::new("format", why));

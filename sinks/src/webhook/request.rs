@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cdc_rest::envelope::{self, Format};
+use cdc_rest::envelope::{self, Format, Tombstones, http_header_value, write_batch};
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request};
 use http_body_util::Full;
@@ -33,7 +33,7 @@ impl Message {
     fn singles(format: Format, events: &[Event<'_>]) -> Vec<Self> {
         let mut singles = Vec::new();
         for event in events {
-            for (number, message) in render::messages(format, event).into_iter().enumerate() {
+            for (number, message) in render::messages(format, Tombstones::Off, event).into_iter().enumerate() {
                 let envelope::Message { value, headers, content_type, .. } = message;
                 let id = sendable(render::message_id(event, number));
                 singles.push(Self { id, content_type, headers, body: value.unwrap_or_default().into() });
@@ -42,25 +42,14 @@ impl Message {
         singles
     }
 
-    /// None if the events have no messages.
+    /// None for no events.
     fn array(format: Format, events: &[Event<'_>]) -> Option<Self> {
         let (first, last) = (events.first()?, events.last()?);
-        let mut body = vec![b'['];
-        for message in events.iter().flat_map(|event| render::messages(format, event)) {
-            if body.len() > 1 {
-                body.push(b',');
-            }
-            body.extend_from_slice(message.value.as_deref().unwrap_or_default());
-        }
-        body.push(b']');
-        if body.len() == 2 {
-            return None;
-        }
-        let content_type = match format {
-            // CloudEvents, JSON event format 1.0, section 4.
-            Format::CloudEvents => "application/cloudevents-batch+json",
-            _ => cdc_rest::JSON,
-        };
+        let messages: Vec<envelope::Message> =
+            events.iter().flat_map(|event| render::messages(format, Tombstones::Off, event)).collect();
+        let mut body = Vec::with_capacity(messages.iter().filter_map(|message| message.value.as_ref()).map(Vec::len).sum());
+        write_batch(&mut body, messages.iter().filter_map(|message| message.value.as_deref()));
+        let content_type = format.batch_content_type().unwrap_or(cdc_rest::JSON);
         let id = sendable(format!("{}-{}", first.subject.id, last.subject.id));
         Some(Self { id, content_type, headers: Vec::new(), body: body.into() })
     }
@@ -76,7 +65,7 @@ impl Message {
             .header(USER_AGENT, concat!("cdc/", env!("CARGO_PKG_VERSION")))
             .header(CONTENT_TYPE, self.content_type);
         for (name, value) in &self.headers {
-            request = request.header(*name, value);
+            request = request.header(*name, http_header_value(value).as_ref());
         }
         // Before 1970 no signature is taken anyway.
         let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -135,7 +135,8 @@ impl Item {
 
     /// What a sink gets.
     pub fn lent(&self) -> Event<'_> {
-        let subject = Subject { event: self.event(), id: &self.id, key: &self.key, schema: &self.schema };
+        let (event, subscription) = (self.event(), Some("contract"));
+        let subject = Subject { event, id: &self.id, key: &self.key, schema: &self.schema, subscription };
         Event { subject, native: &self.native, is_row: self.is_row, is_late: self.is_late }
     }
 

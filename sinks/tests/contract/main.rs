@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test")]
 
 mod events;
+mod nats;
+mod postgres;
 mod receiver;
 mod redis;
 mod suite;
