@@ -139,7 +139,8 @@ impl Catalog {
 
     /// All tables that are published and included by the rules, or the one with this number if it is.
     pub(super) fn published(&mut self, oid: Option<u32>) -> Result<Vec<Published>, WireError> {
-        let details = if self.connection.major_version() >= 15 { "to_json(p.attnames), p.rowfilter" } else { "NULL, NULL" };
+        let details =
+            if self.connection.major_version() >= 15 { "to_json(p.attnames), p.rowfilter" } else { "NULL, NULL" };
         let only = oid.map(|oid| format!("AND c.oid = {oid}")).unwrap_or_default();
         let sql = format!(
             "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, {KEY_COLUMNS}, {details} \
@@ -209,9 +210,8 @@ impl Catalog {
             let nullable = known.is_none_or(|known| known.nullable);
             columns.push(RawColumn { name: column.name.to_owned(), form, nullable, native_type });
         }
-        let identity: Vec<String> = (relation.columns.iter().filter(|column| column.identity))
-            .map(|column| column.name.to_owned())
-            .collect();
+        let identity: Vec<String> =
+            (relation.columns.iter().filter(|column| column.identity)).map(|column| column.name.to_owned()).collect();
         let catalog_key = now.as_ref().and_then(|table| table.key.clone()).unwrap_or_default();
         let in_log = |key: &[String]| {
             !key.is_empty() && key.iter().all(|part| relation.columns.iter().any(|column| column.name == part))

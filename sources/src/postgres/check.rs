@@ -140,7 +140,9 @@ fn role(sql: &mut Connection, _: &Options, address: &Address, findings: &mut Vec
         findings.push(warning(
             "superuser",
             format!("the role {name} is a superuser, and needs far less"),
-            Some("CREATE ROLE cdc LOGIN REPLICATION PASSWORD '…'; GRANT SELECT ON ALL TABLES IN SCHEMA … TO cdc;".into()),
+            Some(
+                "CREATE ROLE cdc LOGIN REPLICATION PASSWORD '…'; GRANT SELECT ON ALL TABLES IN SCHEMA … TO cdc;".into(),
+            ),
         ));
     }
     Ok(())
@@ -165,9 +167,7 @@ fn publication(
         )?;
         let (may_create, superuser) = (flag(&mut cells)?, flag(&mut cells)?);
         let owns_all = keyed.iter().all(|table| table.owned);
-        let can = options.create_publication
-            && may_create
-            && (superuser || (owns_all && !options.publish_all_tables));
+        let can = options.create_publication && may_create && (superuser || (owns_all && !options.publish_all_tables));
         findings.push(if can {
             good("publication", format!("the publication {shown} is missing, and will be made"))
         } else {
@@ -246,10 +246,8 @@ fn tables(
     }
     let mut usable = 0;
     for table in &tables {
-        let (schema, place) = (
-            identifier(&table.namespace),
-            format!("{}.{}", identifier(&table.namespace), identifier(&table.relation)),
-        );
+        let (schema, place) =
+            (identifier(&table.namespace), format!("{}.{}", identifier(&table.namespace), identifier(&table.relation)));
         if table.identity == b'n' {
             findings.push(missing(
                 "replica-identity",
@@ -260,8 +258,10 @@ fn tables(
                 Some(format!("ALTER TABLE {place} REPLICA IDENTITY DEFAULT;")),
             ));
         } else if !table.has_key {
-            let message = format!("no key tells the rows of the table {place} apart; PostgreSQL also refuses its updates \
-                and deletes once it is published. Give it a key, or exclude it");
+            let message = format!(
+                "no key tells the rows of the table {place} apart; PostgreSQL also refuses its updates \
+                and deletes once it is published. Give it a key, or exclude it"
+            );
             let remedy = Some(format!("ALTER TABLE {place} ADD PRIMARY KEY (…);"));
             findings.push(if options.skip_tables_without_key {
                 warning("no-key", message, remedy)

@@ -161,12 +161,8 @@ mod tests {
     use super::*;
 
     fn writer() -> Writer {
-        let mut writer = Writer::new(&Origin {
-            system: "7301".into(),
-            timeline: 1,
-            database: "a\"b".into(),
-            slot: "cdc".into(),
-        });
+        let mut writer =
+            Writer::new(&Origin { system: "7301".into(), timeline: 1, database: "a\"b".into(), slot: "cdc".into() });
         let table = TableMark {
             oid: 16385,
             namespace: "shop".into(),

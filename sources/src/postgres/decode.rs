@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::Options;
 use super::catalog::Catalog;
 use super::checkpoint::{Place, ReadState, TableMark, Writer};
 use super::lsn::Lsn;
@@ -18,7 +19,6 @@ use super::queue::Shared;
 use super::shape::Shape;
 use super::spill::{Replay, Spills};
 use super::window::Window;
-use super::Options;
 use crate::change::{Action, Change, Portion, Step, Table};
 use crate::feed::{FeedError, Remedy, TableProgress, TableState};
 
@@ -447,10 +447,7 @@ impl Decoder {
         FeedError {
             remedy: Remedy::Retry,
             code: "disk",
-            message: format!(
-                "an open transaction could not be kept in {}: {error}",
-                self.options.spill_dir.display()
-            ),
+            message: format!("an open transaction could not be kept in {}: {error}", self.options.spill_dir.display()),
             source: Some(error.into()),
         }
     }

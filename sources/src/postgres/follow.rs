@@ -33,6 +33,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon it hears of what was confirmed.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How soon it hears of us when it asks.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(5);
+
 /// A server that is silent for so long although it was asked is away.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -47,7 +50,10 @@ pub(super) struct Follower {
     heard_at: Instant,
     told_at: Instant,
     told: Lsn,
+    /// The server asked, and has no answer yet.
     answer: bool,
+    was_asked_at: Option<Instant>,
+    /// When we asked, if there was no answer yet.
     asked_at: Option<Instant>,
 }
 
@@ -64,6 +70,7 @@ impl Follower {
             told_at: now,
             told: Lsn(0),
             answer: true,
+            was_asked_at: None,
             asked_at: None,
         }
     }
@@ -87,7 +94,7 @@ impl Follower {
             self.take_reads()?;
             let empty_and_due = self.decoder.out.steps.is_empty()
                 && self.decoder.position() > self.decoder.marked
-                && self.decoder.out.taken_at.elapsed() >= self.decoder.options.checkpoint_interval;
+                && self.decoder.out.taken_at.elapsed() >= self.idle_interval();
             let due = !self.decoder.out.steps.is_empty() && self.shared.is_hungry();
             if self.decoder.is_between() && (due || empty_and_due) {
                 self.hand_out()?;
@@ -106,6 +113,17 @@ impl Follower {
             }
         }
         Ok(())
+    }
+
+    /// How long after a portion another one may come that has no steps. A server that asks how far we are may be
+    /// shutting down, which it does not do before everything is confirmed.
+    fn idle_interval(&self) -> Duration {
+        let usual = self.decoder.options.checkpoint_interval;
+        if self.was_asked_at.is_some_and(|at| at.elapsed() < CONFIRM_INTERVAL * 10) {
+            usual.min(CONFIRM_INTERVAL)
+        } else {
+            usual
+        }
     }
 
     fn take_frames(&mut self) -> Result<(), FeedError> {
@@ -128,7 +146,10 @@ impl Follower {
                         let end = lsn(&head[..8]);
                         self.received = self.received.max(end);
                         self.decoder.reached(end);
-                        self.answer |= head[16] == 1;
+                        if head[16] == 1 {
+                            self.answer = true;
+                            self.was_asked_at = Some(Instant::now());
+                        }
                         self.asked_at = None;
                     }
                     _ => {}
@@ -188,7 +209,9 @@ impl Follower {
         let silent = self.heard_at.elapsed();
         let ask = (self.reads.wants_to_know_place() || silent > STATUS_INTERVAL)
             && self.asked_at.is_none_or(|at| at.elapsed() > STATUS_INTERVAL);
-        if news || ask || self.answer || since >= STATUS_INTERVAL {
+        // A server that shuts down asks again as soon as it has an answer.
+        let answer = self.answer && since >= ANSWER_INTERVAL;
+        if news || ask || answer || since >= STATUS_INTERVAL {
             self.tell(ask)?;
         }
         Ok(())
@@ -228,7 +251,7 @@ impl Follower {
             return Err(WireError::from(silent).into_feed("follow the log"));
         }
         // What was confirmed in the meantime is told within this time.
-        let patience = if self.reads.wants_to_know_place() { 2 } else { 250 };
+        let patience = if self.reads.wants_to_know_place() || self.answer { 2 } else { 100 };
         let patience = Timespec { tv_sec: 0, tv_nsec: patience * 1_000_000 };
         let mut fds = [
             PollFd::from_borrowed_fd(self.connection.socket().as_fd(), PollFlags::IN),

@@ -291,12 +291,8 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
         let reader = Reader::open(options.clone(), address.clone(), shared.clone())?;
         spawn("postgres-read", move || reader.run(&tasks))?;
     }
-    let mut watching = Catalog::new(
-        connect(&address, Purpose::Sql, Some(&shared))?,
-        &options.publication,
-        &address.database,
-        rules,
-    );
+    let mut watching =
+        Catalog::new(connect(&address, Purpose::Sql, Some(&shared))?, &options.publication, &address.database, rules);
     let may_add_tables = options.create_publication
         && slot::find_publication(&mut watching.connection, &options.publication)
             .map_err(|error| error.into_feed("look up the publication"))?

@@ -179,12 +179,7 @@ fn read<'a>(letter: u8, reader: &mut Reader<'a>) -> Option<Message<'a>> {
         b'c' => {
             let xid = reader.u32()?;
             reader.u8()?;
-            Message::StreamCommit {
-                xid,
-                commit: reader.lsn()?,
-                end: reader.lsn()?,
-                committed_at_us: reader.i64()?,
-            }
+            Message::StreamCommit { xid, commit: reader.lsn()?, end: reader.lsn()?, committed_at_us: reader.i64()? }
         }
         b'A' => Message::StreamAbort { xid: reader.u32()?, subtransaction: reader.u32()? },
         b'O' | b'Y' | b'M' => Message::Other,
@@ -316,10 +311,7 @@ mod tests {
                 "\"D\" 00 00 40 01 \"O\" 00 01 \"t\" 00 00 00 00",
                 Message::Delete { relation: 16385, old: Old::Row(vec![Cell::Text("")]) },
             ),
-            (
-                "\"T\" 00 00 00 02 00 00 00 40 01 00 00 40 02",
-                Message::Truncate { relations: vec![16385, 16386] },
-            ),
+            ("\"T\" 00 00 00 02 00 00 00 40 01 00 00 40 02", Message::Truncate { relations: vec![16385, 16386] }),
             ("\"S\" 00 00 00 09 01", Message::StreamStart { xid: 9 }),
             ("\"E\"", Message::StreamStop),
             (

@@ -163,9 +163,9 @@ impl Shared {
     pub(super) fn offer(&self, portion: Portion, patience: Duration) -> Option<Portion> {
         let mut out = lock(&self.out);
         if out.portions.len() >= PORTIONS_MAX {
-            let waited = self.room.wait_timeout_while(out, patience, |out| {
-                out.portions.len() >= PORTIONS_MAX && !self.is_stopping()
-            });
+            let waited = self
+                .room
+                .wait_timeout_while(out, patience, |out| out.portions.len() >= PORTIONS_MAX && !self.is_stopping());
             out = waited.unwrap_or_else(PoisonError::into_inner).0;
             if out.portions.len() >= PORTIONS_MAX {
                 return Some(portion);

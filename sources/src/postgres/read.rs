@@ -338,8 +338,7 @@ fn copy_sql(
     if let Some(filter) = &table.filter {
         conditions.push(format!("({filter})"));
     }
-    let conditions =
-        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     format!(
         "COPY (SELECT {} FROM {source}{conditions} ORDER BY {} LIMIT {rows_max}) TO STDOUT",
         columns.join(", "),

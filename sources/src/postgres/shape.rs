@@ -211,8 +211,7 @@ mod tests {
             nullable: name != "id",
             native_type: "some type".into(),
         };
-        let columns =
-            vec![column("id", Form::Integer), column("mail", Form::Text), column("score", Form::Decimal)];
+        let columns = vec![column("id", Form::Integer), column("mail", Form::Text), column("score", Form::Decimal)];
         let key: Vec<String> = key.iter().map(|&part| part.to_owned()).collect();
         let name = TableName { database: "app", namespace: "shop", relation: "users" };
         Shape::new(name, columns, &key, &Arc::new(rules))

@@ -251,8 +251,7 @@ fn table_list(tables: &[Candidate]) -> String {
 /// Makes or checks the publication, and adds tables that the rules include, if it is ours.
 pub(super) fn settle_publication(connection: &mut Connection, options: &Options) -> Result<(), FeedError> {
     let name = &options.publication;
-    let found =
-        find_publication(connection, name).map_err(|error| error.into_feed("look up the publication"))?;
+    let found = find_publication(connection, name).map_err(|error| error.into_feed("look up the publication"))?;
     let Some(publication) = found else {
         let tables: Vec<Candidate> =
             candidates(connection, &options.rules).map_err(|error| error.into_feed("look up tables"))?;
@@ -270,9 +269,7 @@ pub(super) fn settle_publication(connection: &mut Connection, options: &Options)
         return connection.query(&sql).map(|_| ()).map_err(|error| {
             let mut error = error.into_feed(&format!("create the publication `{name}`"));
             if error.code == "privileges" {
-                error.message.push_str(&format!(
-                    "; let an owner of the tables (or a superuser) run: {sql}"
-                ));
+                error.message.push_str(&format!("; let an owner of the tables (or a superuser) run: {sql}"));
             }
             error
         });
@@ -340,8 +337,7 @@ pub(super) fn add_tables(connection: &mut Connection, options: &Options) -> Resu
 
 /// These tables can't be captured, and the others are not before somebody decides what becomes of these.
 pub(super) fn without_key(tables: &[Candidate]) -> FeedError {
-    let names: Vec<String> =
-        tables.iter().map(|table| format!("{}.{}", table.namespace, table.relation)).collect();
+    let names: Vec<String> = tables.iter().map(|table| format!("{}.{}", table.namespace, table.relation)).collect();
     FeedError {
         remedy: Remedy::Stop,
         code: "no-key",

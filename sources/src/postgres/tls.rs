@@ -51,7 +51,8 @@ fn roots(address: &Address) -> Result<RootCertStore, WireError> {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         return Ok(roots);
     };
-    let unusable = |problem: String| WireError::Tls(format!("the CA file {} cannot be used: {problem}", file.display()));
+    let unusable =
+        |problem: String| WireError::Tls(format!("the CA file {} cannot be used: {problem}", file.display()));
     for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))? {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
         roots.add(certificate).map_err(|error| unusable(error.to_string()))?;

@@ -109,7 +109,8 @@ impl Window {
                     self.moved_incomplete |= !change.unchanged.is_empty();
                 }
                 let lacking = !change.unchanged.is_empty();
-                let told = |change: &Change| if lacking { Told::Lacking(Box::new(change.clone())) } else { Told::Whole };
+                let told =
+                    |change: &Change| if lacking { Told::Lacking(Box::new(change.clone())) } else { Told::Whole };
                 match self.touched.entry(change.key.clone()) {
                     // What was told whole before, is still known whole.
                     Entry::Occupied(mut entry) if lacking && matches!(entry.get().row, Told::Whole) => {
@@ -249,12 +250,8 @@ mod tests {
     use crate::change::{Column, Kind, Table};
 
     fn change(action: Action, key: &str, image: &str, unchanged: &[&str]) -> Change {
-        let column = |name: &str| Column {
-            name: name.into(),
-            kind: Kind::String,
-            nullable: true,
-            native_type: "text".into(),
-        };
+        let column =
+            |name: &str| Column { name: name.into(), kind: Kind::String, nullable: true, native_type: "text".into() };
         Change {
             table: Arc::new(Table {
                 name: "t".into(),

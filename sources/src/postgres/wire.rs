@@ -246,11 +246,6 @@ impl Connection {
         self.stream.socket().try_clone().map(Closer)
     }
 
-    /// How long to wait for the server's next bytes; forever by default.
-    pub(super) fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
-        self.stream.socket().set_read_timeout(patience)
-    }
-
     fn log_in(&mut self, address: &Address, purpose: Purpose) -> Result<(), WireError> {
         let mut parameters =
             vec![("user", address.user.as_str()), ("database", &address.database), ("application_name", "cdc")];
