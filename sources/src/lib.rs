@@ -13,6 +13,7 @@ pub mod check;
 pub mod feed;
 pub mod json;
 pub mod mysql;
+pub mod postgres;
 pub mod rules;
 
 pub use change::{Action, Change, Checkpoint, Column, Kind, Portion, Step, Table};
