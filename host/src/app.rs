@@ -21,6 +21,7 @@ use crate::readers::Readers;
 use crate::sandbox::{self, CompileWith, Component, EngineError, LoadError, Settings};
 use crate::schemas::Schemas;
 use crate::server::{self, ServerOptions};
+use crate::source::{SourceError, Sources};
 use crate::store::{self, EmbeddedOptions, EmbeddedStore, OpenError, Retention, Store, StoreError};
 
 /// Snapshots and replays that may run at once.
@@ -62,6 +63,9 @@ pub enum ServeError {
     /// Subscriptions cannot be started.
     #[error(transparent)]
     Subscriptions(#[from] SubscriptionError),
+    /// Sources cannot be started.
+    #[error(transparent)]
+    Sources(#[from] SourceError),
     /// An allowed origin is none.
     #[error("cors-origin: {0}")]
     Cors(#[from] cdc_rest::InvalidOrigin),
@@ -89,7 +93,7 @@ pub enum ServeError {
 /// Runs the service until `stop` is done.
 pub async fn serve(
     settings: ServeSettings,
-    declared: Declared,
+    mut declared: Declared,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let cors = cdc_rest::Cors::parse(&settings.cors_origins)?;
@@ -151,6 +155,7 @@ pub async fn serve(
     };
     let streams = Streams::start(tail.clone(), stream_options, metrics.clone());
     let schemas = Arc::new(Schemas::new(store.clone()));
+    let source_specs = std::mem::take(&mut declared.sources);
     let subscribing = Subscribing {
         store: store.clone(),
         tail,
@@ -169,7 +174,21 @@ pub async fn serve(
         let subscriptions = Arc::downgrade(&subscriptions);
         Box::new(move || subscriptions.upgrade().map_or_else(Vec::new, |found| figures_of(&found)))
     });
-    let services = Services { ingest, readers, schemas, streams, components, subscriptions: subscriptions.clone() };
+    // After the subscriptions, so that what those declare holds from the first event on.
+    let sources = Arc::new(Sources::start(store.clone(), ingest.clone(), source_specs)?);
+    metrics.read_sources({
+        let sources = Arc::downgrade(&sources);
+        Box::new(move || sources.upgrade().map_or_else(Vec::new, |found| source_figures(&found)))
+    });
+    let services = Services {
+        ingest,
+        readers,
+        schemas,
+        streams,
+        components,
+        subscriptions: subscriptions.clone(),
+        sources: sources.clone(),
+    };
     let api = Arc::new(Api::new(api_options, services, metrics.clone()));
 
     let listener = listen(settings.listen).await?;
@@ -194,6 +213,12 @@ pub async fn serve(
     if cut > 0 {
         tracing::warn!(connections = cut, "requests took longer than drain-timeout-ms and were cut off");
     }
+    // Sources first: what they have under way is delivered to lanes yet.
+    let unfinished = sources.stop(limits.drain_timeout).await;
+    drop(sources);
+    if unfinished > 0 {
+        tracing::warn!(sources = unfinished, "portions took longer than drain-timeout-ms and will come again");
+    }
     // Each lane ends after the batch that it is at; one that does not costs a repetition, and no loss.
     let drain = limits.drain_timeout;
     let draining = tokio::task::spawn_blocking(move || subscriptions.stop(drain));
@@ -203,7 +228,7 @@ pub async fn serve(
     }
     // The doors are gone with the API, so the thread ends once all that came through them is in the store.
     let closing = tokio::task::spawn_blocking(move || {
-        if cut == 0 && stuck == 0 && ingest_thread.join().is_err() {
+        if cut == 0 && stuck == 0 && unfinished == 0 && ingest_thread.join().is_err() {
             tracing::error!("the ingest thread panicked");
         }
         store.close()
@@ -302,6 +327,24 @@ fn figures_of(subscriptions: &Subscriptions) -> Vec<metrics::SubscriptionFigures
         ],
         guest_us: found.counts.guest_us,
         dropped_lines: found.counts.dropped_lines,
+        delay: found.delay,
+    });
+    figures.collect()
+}
+
+/// The sources' figures, as the metrics show them.
+fn source_figures(sources: &Sources) -> Vec<metrics::SourceFigures> {
+    let figures = sources.figures().into_iter().map(|found| metrics::SourceFigures {
+        name: found.name,
+        state: found.state,
+        lag_bytes: found.lag_bytes,
+        retained_bytes: found.retained_bytes,
+        retained_budget: found.retained_budget,
+        events: found.events,
+        transactions: found.transactions,
+        portions: found.portions,
+        reconnects: found.reconnects,
+        rows_read: found.rows_read,
         delay: found.delay,
     });
     figures.collect()

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod app;
 pub mod authoring;
+pub mod check;
 pub mod components;
 pub mod config;
 pub mod delivery;
@@ -21,5 +22,6 @@ pub mod sandbox;
 pub mod schemas;
 pub mod selection;
 pub mod server;
+pub mod source;
 pub mod store;
 pub mod tail;

@@ -9,6 +9,7 @@ use crate::delivery::SubscriptionError;
 use crate::ingest::IngestError;
 use crate::live::OpenStreamError;
 use crate::sandbox::{DeclareError, EngineError, QueryError, Refusal, RefusalCode, SnapshotError, WitStoreError};
+use crate::source::SourceError;
 use crate::store::StoreError;
 
 /// When a client may try again after something that passes by itself.
@@ -103,6 +104,18 @@ pub(super) fn subscription(error: &SubscriptionError) -> Problem {
         SubscriptionError::Store(error) => store(error),
         SubscriptionError::Unreadable { .. } | SubscriptionError::Thread(_) => {
             tracing::error!(%error, "a subscription cannot be used");
+            Problem::store_failed()
+        }
+    }
+}
+
+pub(super) fn source(error: &SourceError) -> Problem {
+    match error {
+        SourceError::Unknown(name) => Problem::unknown_source(name),
+        SourceError::WrongState { state, .. } => Problem::wrong_source_state(error.to_string(), state.as_str()),
+        SourceError::Store(error) => store(error),
+        SourceError::Options { .. } => {
+            tracing::error!(%error, "a source cannot be used");
             Problem::store_failed()
         }
     }
