@@ -18,6 +18,7 @@ use crate::ingest::{Ingest, IngestOptions};
 use crate::live::{StreamOptions, Streams, Tail, TailOptions};
 use crate::metrics::{self, Metrics, StoreFigures};
 use crate::readers::Readers;
+use crate::schemas::Schemas;
 use crate::sandbox::{self, CompileWith, Component, EngineError, LoadError, Settings};
 use crate::server::{self, ServerOptions};
 use crate::store::{self, EmbeddedOptions, EmbeddedStore, OpenError, Retention, Store, StoreError};
@@ -149,11 +150,13 @@ pub async fn serve(
         stall_timeout: limits.stream_stall_timeout,
     };
     let streams = Streams::start(tail.clone(), stream_options, metrics.clone());
+    let schemas = Arc::new(Schemas::new(store.clone()));
     let subscribing = Subscribing {
         store: store.clone(),
         tail,
         ingest: ingest.clone(),
         readers: readers.clone(),
+        schemas: schemas.clone(),
         tasks: tokio::runtime::Handle::current(),
         settings: settings.clone(),
         declared,
@@ -166,7 +169,7 @@ pub async fn serve(
         let subscriptions = Arc::downgrade(&subscriptions);
         Box::new(move || subscriptions.upgrade().map_or_else(Vec::new, |found| figures_of(&found)))
     });
-    let services = Services { ingest, readers, streams, components, subscriptions: subscriptions.clone() };
+    let services = Services { ingest, readers, schemas, streams, components, subscriptions: subscriptions.clone() };
     let api = Arc::new(Api::new(api_options, services, metrics.clone()));
 
     let listener = listen(settings.listen).await?;
@@ -220,6 +223,7 @@ struct Subscribing {
     tail: Arc<Tail>,
     ingest: Ingest,
     readers: Arc<Readers>,
+    schemas: Arc<Schemas>,
     tasks: tokio::runtime::Handle,
     settings: ServeSettings,
     declared: Declared,
@@ -228,7 +232,7 @@ struct Subscribing {
 impl Subscribing {
     /// Loads components and starts to deliver. Blocks while something is compiled.
     fn start(self) -> Result<(Arc<Components>, Arc<Subscriptions>), ServeError> {
-        let Self { store, tail, ingest, readers, tasks, settings, declared } = self;
+        let Self { store, tail, ingest, readers, schemas, tasks, settings, declared } = self;
         let limits = &settings.limits;
         let runtime_options = RuntimeOptions {
             stack_bytes: limits.guest_stack_bytes,
@@ -261,7 +265,7 @@ impl Subscribing {
                 subscriptions.push((id, spec));
             }
         }
-        let parts = Parts { store, tail, ingest, readers, components: components.clone(), replica };
+        let parts = Parts { store, tail, ingest, readers, components: components.clone(), replica, schemas };
         let options = DeliveryOptions {
             max_subscriptions: limits.max_subscriptions,
             slots: 2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get),

@@ -18,6 +18,7 @@ mod native_code;
 pub mod readers;
 mod refused_heads;
 pub mod sandbox;
+pub mod schemas;
 pub mod selection;
 pub mod server;
 pub mod store;

@@ -92,6 +92,11 @@ codes! {
     SubscriptionBusy "subscription-busy" 503 "The subscription is still at a batch" "Subscription busy";
     ComponentTooLarge "component-too-large" 413 "The component is too large" "Component too large";
 
+    // What sources are not.
+    InvalidSourceName "invalid-source-name" 400 "The source's name is not one" "Invalid source name";
+    UnknownSource "unknown-source" 404 "There is no such source" "Source not found";
+    WrongSourceState "wrong-source-state" 409 "The source is not in a state for this" "Wrong source state";
+
     // What the past no longer, or not yet, holds.
     InTheFuture "in-the-future" 400 "The sequence number lies beyond the newest event" "Sequence not reached yet";
     UnknownVersion "unknown-version" 404 "The table's schema has no such version" "Schema version not found";

@@ -33,6 +33,7 @@ use crate::ingest::Ingest;
 use crate::live::Streams;
 use crate::metrics::{self, Metrics, Route};
 use crate::readers::Readers;
+use crate::schemas::Schemas;
 pub use body::AnswerBody;
 pub use connection::Connection;
 pub use stream::EventStream;
@@ -64,6 +65,8 @@ pub struct Services {
     pub ingest: Ingest,
     /// Queries.
     pub readers: Arc<Readers>,
+    /// What events were captured under.
+    pub schemas: Arc<Schemas>,
     /// Events as they come.
     pub streams: Arc<Streams>,
     /// Components that were uploaded.
@@ -78,6 +81,7 @@ pub struct Api {
     options: ApiOptions,
     ingest: Ingest,
     readers: Arc<Readers>,
+    schemas: Arc<Schemas>,
     streams: Arc<Streams>,
     components: Arc<Components>,
     subscriptions: Arc<Subscriptions>,
@@ -92,8 +96,8 @@ impl Api {
     #[must_use]
     pub fn new(options: ApiOptions, services: Services, metrics: Arc<Metrics>) -> Self {
         let (pages, draining) = (pages::Pages::default(), AtomicBool::new(false));
-        let Services { ingest, readers, streams, components, subscriptions } = services;
-        Self { options, ingest, readers, streams, components, subscriptions, metrics, pages, draining }
+        let Services { ingest, readers, schemas, streams, components, subscriptions } = services;
+        Self { options, ingest, readers, schemas, streams, components, subscriptions, metrics, pages, draining }
     }
 
     /// From now on `/readyz` says no, and streams end.

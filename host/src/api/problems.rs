@@ -92,6 +92,9 @@ pub(super) fn subscription(error: &SubscriptionError) -> Problem {
         | SubscriptionError::UnknownBuiltIn(_)
         | SubscriptionError::NotAFilter(_)
         | SubscriptionError::KeyvalueInLanes => with(Code::InvalidSubscription),
+        SubscriptionError::Sink(invalid) => {
+            with(Code::InvalidSubscription).with_text("member", format!("subscriber.{}", invalid.member))
+        }
         SubscriptionError::NothingToTry(_) | SubscriptionError::RangeTooLong { .. } => with(Code::InvalidBody),
         SubscriptionError::Component(error) => component(error),
         SubscriptionError::InTheFuture { newest } => Problem::in_the_future(*newest),

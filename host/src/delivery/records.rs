@@ -16,6 +16,7 @@ use cdc_rest::{SubscriptionId, SubscriptionSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::deps::now_ms;
 use crate::guest::Usage;
 use crate::store::{Document, Event, Operation, Origin, Sequence, Write};
 
@@ -42,6 +43,10 @@ pub(super) struct Definition {
     pub(super) stopped: Option<String>,
     /// How many lanes the cursors are of.
     pub(super) lanes: u16,
+    /// Raised whenever events come again that were acknowledged: what a receiver noted under another epoch says nothing.
+    /// Begins with the time at which the subscription was made, so that one of the same name has others.
+    #[serde(default)]
+    pub(super) epoch: u64,
 }
 
 impl Definition {
@@ -50,6 +55,11 @@ impl Definition {
         spec.write(&mut out);
         let text = String::from_utf8(out).unwrap_or_default();
         RawValue::from_string(text).unwrap_or_default()
+    }
+
+    /// Events come again that were acknowledged.
+    pub(super) fn raise_epoch(&mut self) {
+        self.epoch = now_ms().max(self.epoch + 1);
     }
 
     pub(super) fn document(&self, id: &SubscriptionId) -> Document {
