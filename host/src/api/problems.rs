@@ -200,5 +200,6 @@ fn code(code: RefusalCode) -> Code {
         RefusalCode::SchemaViolation => Code::SchemaViolation,
         RefusalCode::SchemaConflict => Code::SchemaConflict,
         RefusalCode::InvalidSchema => Code::InvalidSchema,
+        RefusalCode::CapturedTable => Code::CapturedTable,
     }
 }

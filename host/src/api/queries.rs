@@ -144,45 +144,8 @@ fn event_ref<'a>(event: &EventView<'a>) -> EventRef<'a> {
             transaction: origin.transaction,
             position: origin.position,
             snapshot: origin.snapshot,
+            committed_at_ms: origin.committed_at_ms,
+            unavailable: origin.unavailable,
         }),
-    }
-}
-
-pub(super) fn rest_schema(schema: TableSchema) -> cdc_rest::TableSchema {
-    cdc_rest::TableSchema {
-        name: schema.name,
-        columns: schema
-            .columns
-            .into_iter()
-            .map(|column| cdc_rest::Column {
-                name: column.name,
-                column_type: match column.column_type {
-                    ColumnType::String => cdc_rest::ColumnType::String,
-                    ColumnType::Number => cdc_rest::ColumnType::Number,
-                    ColumnType::Boolean => cdc_rest::ColumnType::Boolean,
-                    ColumnType::Object => cdc_rest::ColumnType::Object,
-                    ColumnType::Array => cdc_rest::ColumnType::Array,
-                    ColumnType::Any => cdc_rest::ColumnType::Any,
-                },
-                nullable: column.nullable,
-            })
-            .collect(),
-        primary_key: schema.primary_key,
-        version: schema.version,
-    }
-}
-
-pub(super) fn wit_column(column: cdc_rest::Column) -> Column {
-    Column {
-        name: column.name,
-        column_type: match column.column_type {
-            cdc_rest::ColumnType::String => ColumnType::String,
-            cdc_rest::ColumnType::Number => ColumnType::Number,
-            cdc_rest::ColumnType::Boolean => ColumnType::Boolean,
-            cdc_rest::ColumnType::Object => ColumnType::Object,
-            cdc_rest::ColumnType::Array => ColumnType::Array,
-            cdc_rest::ColumnType::Any => ColumnType::Any,
-        },
-        nullable: column.nullable,
     }
 }
