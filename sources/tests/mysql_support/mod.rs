@@ -127,12 +127,9 @@ impl Run {
 
     /// Takes portions until every table that is known has been read.
     pub async fn until_following(&mut self) {
-        loop {
+        let behind = |text: &str| text.contains(" waiting\n") || text.contains(" reading [");
+        while self.checkpoint.as_ref().is_none_or(|checkpoint| behind(&checkpoint.0)) {
             self.next().await.expect("a portion");
-            let text = &self.checkpoint.as_ref().expect("a checkpoint").0;
-            if !text.contains(" waiting\n") && !text.contains(" reading [") {
-                return;
-            }
         }
     }
 
