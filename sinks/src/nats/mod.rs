@@ -73,7 +73,9 @@ enum NatsFailure {
     NoSubject { subject: String, command: String },
     #[error("the message for {subject} is not taken: {error}{}", cause(.error))]
     Publish { subject: String, error: jetstream::context::PublishError },
-    #[error("the message for {subject} is larger than the server's max_payload takes: raise that, or leave the event out")]
+    #[error(
+        "the message for {subject} is larger than the server's max_payload takes: raise that, or leave the event out"
+    )]
     TooLarge { subject: String },
 }
 
@@ -184,7 +186,8 @@ impl NatsSink {
         let (jetstream, _) = self.log_in().await?;
         let mut problems = Vec::new();
         if let Err(error) = jetstream.query_account().await {
-            problems.push(format!("JetStream is not there: {error}{}: start the server with --jetstream", cause(&error)));
+            problems
+                .push(format!("JetStream is not there: {error}{}: start the server with --jetstream", cause(&error)));
             return Ok(problems);
         }
         let sample = subject::of(&self.options.subject.with("table"));
@@ -205,7 +208,8 @@ impl NatsSink {
                     .map_err(|error| NatsFailure::GetStream { stream: name.clone(), error })?;
                 let config = &stream.cached_info().config;
                 if config.storage == stream::StorageType::Memory {
-                    problems.push(format!("the stream {name} is kept in memory: a restart of the server loses its events"));
+                    problems
+                        .push(format!("the stream {name} is kept in memory: a restart of the server loses its events"));
                 }
                 if config.no_ack {
                     problems.push(format!("the stream {name} acknowledges nothing: nats stream edit {name} --ack"));

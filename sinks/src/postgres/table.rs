@@ -141,8 +141,7 @@ impl Table {
 
     /// `$1`: a JSON array of images. What has the image's key becomes what the image says.
     pub(super) fn put(&self, schema: &TableSchema, unavailable: Option<&str>) -> String {
-        let lacking: Vec<String> =
-            unavailable.and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default();
+        let lacking: Vec<String> = unavailable.and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default();
         let columns: Vec<&Present> = schema
             .columns
             .iter()
@@ -302,12 +301,7 @@ fn note_of(table: &str) -> String {
 }
 
 /// The newest version of the schema that any lane has made the table into.
-async fn agreed_version(
-    client: &Client,
-    places: &str,
-    table: &str,
-    version: u32,
-) -> Result<u32, PostgresFailure> {
+async fn agreed_version(client: &Client, places: &str, table: &str, version: u32) -> Result<u32, PostgresFailure> {
     let note = note_of(table);
     let sql = format!("SELECT epoch FROM {places} WHERE subscription = $1 AND lane = 0");
     if let Some(row) = client.query_opt(&sql, &[&note]).await? {
