@@ -144,6 +144,8 @@ fn event_ref<'a>(event: &EventView<'a>) -> EventRef<'a> {
             transaction: origin.transaction,
             position: origin.position,
             snapshot: origin.snapshot,
+            committed_at_ms: origin.committed_at_ms,
+            unavailable: origin.unavailable,
         }),
     }
 }
@@ -165,10 +167,17 @@ pub(super) fn rest_schema(schema: TableSchema) -> cdc_rest::TableSchema {
                     ColumnType::Any => cdc_rest::ColumnType::Any,
                 },
                 nullable: column.nullable,
+                native_type: column.native_type,
             })
             .collect(),
         primary_key: schema.primary_key,
         version: schema.version,
+        relation: schema.relation.map(|relation| cdc_rest::Relation {
+            connector: relation.connector,
+            database: relation.database,
+            namespace: relation.namespace,
+            name: relation.name,
+        }),
     }
 }
 
@@ -184,5 +193,6 @@ pub(super) fn wit_column(column: cdc_rest::Column) -> Column {
             cdc_rest::ColumnType::Any => ColumnType::Any,
         },
         nullable: column.nullable,
+        native_type: column.native_type,
     }
 }

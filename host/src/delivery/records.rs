@@ -147,6 +147,11 @@ pub(super) struct DeadOrigin {
     transaction: Option<String>,
     position: Option<String>,
     snapshot: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    committed_at_ms: Option<u64>,
+    /// A JSON array of strings, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unavailable: Option<String>,
 }
 
 impl DeadLetter {
@@ -168,8 +173,10 @@ impl DeadLetter {
             origin: write.origin.as_deref().map(|origin| DeadOrigin {
                 source: origin.source.clone(),
                 transaction: origin.transaction.clone(),
-                position: origin.position.clone(),
+                position: write.position_text().map(str::to_owned),
                 snapshot: origin.snapshot,
+                committed_at_ms: origin.committed_at_ms,
+                unavailable: origin.unavailable.clone(),
             }),
             kind: kind.to_owned(),
             reason,
@@ -196,10 +203,12 @@ impl DeadLetter {
                     Arc::new(Origin {
                         source: origin.source.clone(),
                         transaction: origin.transaction.clone(),
-                        position: origin.position.clone(),
+                        committed_at_ms: origin.committed_at_ms,
                         snapshot: origin.snapshot,
+                        unavailable: origin.unavailable.clone(),
                     })
                 }),
+                position: self.origin.as_ref().and_then(|origin| origin.position.clone()).map(Bytes::from),
             },
         }
     }

@@ -86,6 +86,7 @@ impl Rows {
                         after: Some(Bytes::from(row.image)),
                         schema_version: version,
                         origin: Some(self.origin.clone()),
+                        position: None,
                     },
                 })
                 .collect();

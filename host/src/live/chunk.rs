@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cdc_rest::{EventRef, OriginRef};
 
 use crate::selection::Images;
-use crate::store::{Event, Operation, Sequence};
+use crate::store::{Event, Operation, Sequence, Write};
 
 /// About what an event takes in memory beside its images.
 const EVENT_OVERHEAD_BYTES: usize = 512;
@@ -133,7 +133,8 @@ impl Chunk {
         let (mut out, mut ends, mut first) = (Vec::new(), Vec::new(), 0);
         let mut starts = Vec::new();
         for (i, event) in self.events.iter().enumerate() {
-            starts.push(cdc_rest::write_stream_event(&mut out, &event_ref(&event.event)));
+            let Event { sequence, timestamp_ms, write } = &event.event;
+            starts.push(cdc_rest::write_stream_event(&mut out, &event_ref(*sequence, *timestamp_ms, write)));
             ends.push(out.len());
             if out.len() < BLOCK_BYTES && i + 1 < self.events.len() {
                 continue;
@@ -162,7 +163,8 @@ impl LiveEvent {
     pub fn json(&self) -> Bytes {
         let written = self.json.get_or_init(|| {
             let mut out = Vec::new();
-            cdc_rest::write_event(&mut out, &event_ref(&self.event));
+            let Event { sequence, timestamp_ms, write } = &self.event;
+            cdc_rest::write_event(&mut out, &event_ref(*sequence, *timestamp_ms, write));
             out.into()
         });
         written.clone()
@@ -170,11 +172,11 @@ impl LiveEvent {
 }
 
 /// An event of the store as the contract knows it.
-fn event_ref(event: &Event) -> EventRef<'_> {
-    let write = &event.write;
+#[must_use]
+pub fn event_ref(sequence: Sequence, timestamp_ms: u64, write: &Write) -> EventRef<'_> {
     EventRef {
-        sequence: event.sequence,
-        timestamp_ms: event.timestamp_ms,
+        sequence,
+        timestamp_ms,
         table: &write.table,
         operation: match write.operation {
             Operation::Insert => cdc_rest::Operation::Insert,
@@ -188,8 +190,10 @@ fn event_ref(event: &Event) -> EventRef<'_> {
         origin: write.origin.as_ref().map(|origin| OriginRef {
             source: &origin.source,
             transaction: origin.transaction.as_deref(),
-            position: origin.position.as_deref(),
+            position: write.position_text(),
             snapshot: origin.snapshot,
+            committed_at_ms: origin.committed_at_ms,
+            unavailable: origin.unavailable.as_deref(),
         }),
     }
 }

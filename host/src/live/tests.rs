@@ -35,6 +35,7 @@ fn write() -> Write {
         after: Some(Bytes::from_static(br#"{"id":"1","text":"a\nb"}"#)),
         schema_version: 1,
         origin: None,
+        position: None,
     }
 }
 
@@ -69,6 +70,10 @@ impl Store for Counting {
 
     fn head_document(&self, collection: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.store.head_document(collection, key)
+    }
+
+    fn head_position(&self, source: &str) -> Option<String> {
+        self.store.head_position(source)
     }
 
     fn head_schema(&self, table: &str) -> Option<SchemaVersion> {
