@@ -196,5 +196,6 @@ fn code(code: RefusalCode) -> Code {
         RefusalCode::SchemaViolation => Code::SchemaViolation,
         RefusalCode::SchemaConflict => Code::SchemaConflict,
         RefusalCode::InvalidSchema => Code::InvalidSchema,
+        RefusalCode::CapturedTable => Code::CapturedTable,
     }
 }

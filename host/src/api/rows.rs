@@ -2,11 +2,10 @@
 
 use cdc_rest::{EventRef, InsertBody, Problem, RowKey, TableName, write_captured, write_schema};
 
-use super::queries::{rest_schema, wit_column};
 use super::{Api, Outcome, full, json, problems};
 use crate::ingest::Receipt;
 use crate::live::event_ref;
-use crate::sandbox::{Action, Change, Declaration};
+use crate::sandbox::{Action, Change, Declaration, rest_schema, wit_column};
 
 impl Api {
     /// `POST /data/:table` with a JSON body.
@@ -18,19 +17,19 @@ impl Api {
             InsertBody::Row(row) if row.len() == body.len() => body,
             InsertBody::Row(row) => row.to_vec(),
         };
-        self.change(Change { table: table.as_str().into(), action, key: Vec::new(), image, origin: None }).await
+        self.change(Change { table: table.as_str().into(), action, key: Vec::new(), image }).await
     }
 
     /// `PUT /data/:table/:key`.
     pub(super) async fn update(&self, table: TableName, key: RowKey, upsert: bool, image: Vec<u8>) -> Outcome {
         let action = if upsert { Action::Upsert } else { Action::Update };
-        self.change(Change { table: table.as_str().into(), action, key: key.into_parts(), image, origin: None }).await
+        self.change(Change { table: table.as_str().into(), action, key: key.into_parts(), image }).await
     }
 
     /// `DELETE /data/:table/:key`.
     pub(super) async fn delete(&self, table: TableName, key: RowKey) -> Outcome {
         let (table, key) = (table.as_str().into(), key.into_parts());
-        self.change(Change { table, action: Action::Delete, key, image: Vec::new(), origin: None }).await
+        self.change(Change { table, action: Action::Delete, key, image: Vec::new() }).await
     }
 
     /// Captures one change and answers its event.

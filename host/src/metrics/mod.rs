@@ -54,6 +54,8 @@ label_values! {
     pub enum Call {
         /// Changes become events.
         Capture = "capture",
+        /// Portions of a database's log become events.
+        Follow = "follow",
         /// Events, statistics, schemas, one row.
         Query = "query",
         /// Selections.
