@@ -71,7 +71,6 @@ codes! {
     RowExists "row-exists" 409 "A row with this key exists" "Record already exists";
     CapturedTable "captured-table" 409 "The table follows a database and is written there" "Table follows a database";
     SchemaConflict "schema-conflict" 409 "The declaration contradicts the schema in force" "Schema conflict";
-    CapturedTable "captured-table" 409 "The table follows a database and is written there" "Table is captured";
     KeyTooLong "key-too-long" 413 "The key is too long" "Key too long";
     RowTooLarge "row-too-large" 413 "The row is too large" "Record too large";
     TooDeep "too-deep" 413 "The row is nested too deeply" "Record nested too deeply";

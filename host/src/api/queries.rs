@@ -7,8 +7,7 @@ use cdc_rest::{
 
 use super::{Api, Outcome, full, json, problems};
 use crate::sandbox::{
-    Column, ColumnType, EngineError, EventPage, EventQuery, EventView, Instance, Operation, Order, QueryError,
-    TableSchema,
+    EngineError, EventPage, EventQuery, EventView, Instance, Operation, Order, QueryError, rest_schema,
 };
 
 /// Up to this many events a query is answered on the thread that reads requests; more take long enough to be worth a

@@ -50,14 +50,15 @@ impl SinkTarget {
             let schema = self.deps.schemas.get(&write.table, write.schema_version).map_err(TargetError::Schema)?;
             known.push((id(picked.event()), picked.json(), schema));
         }
-        let lend = |(picked, (id, native, schema)): (&'_ Picked, &'_ (String, bytes::Bytes, Arc<TableSchema>))| {
+        let mut batch: Vec<Event<'_>> = Vec::with_capacity(events.len());
+        for (picked, (id, native, schema)) in events.iter().zip(&known) {
+            let stored = picked.event();
             // Keys are UTF-8: the engine made them.
-            let key = std::str::from_utf8(&picked.event().write.key).unwrap_or_default();
-            let event = event_ref(picked.event());
+            let key = std::str::from_utf8(&stored.write.key).unwrap_or_default();
+            let event = event_ref(stored.sequence, stored.timestamp_ms, &stored.write);
             let subject = Subject { event, id, key, schema, subscription: Some(self.subscription.id.as_str()) };
-            Event { subject, native, is_row: is_row(picked.event()), is_late }
-        };
-        let batch: Vec<Event<'_>> = events.iter().zip(&known).map(lend).collect();
+            batch.push(Event { subject, native, is_row: is_row(stored), is_late });
+        }
         let mut changed = self.subscription.control.changed();
         let control = &self.subscription.control;
         let given_up = async {

@@ -96,7 +96,7 @@ impl Reader {
     /// Whether the reader selects this event.
     #[must_use]
     pub fn wants(&self, event: &Event) -> bool {
-        let StreamQuery { table, operation, key, since_ms, after: _ } = &self.query;
+        let StreamQuery { table, operation, key, since_ms, after: _, format: _ } = &self.query;
         let write = &event.write;
         table.as_ref().is_none_or(|table| table.as_str() == &*write.table)
             && operation.is_none_or(|operation| stored(operation) == write.operation)
