@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdc_rest::envelope::Subject;
-use cdc_rest::{SinkSpec, SubscriptionSpec, TableSchema};
+use cdc_rest::{SinkSpec, SubscriptionSpec};
 use cdc_sinks::{AnySink, Event, InvalidSettings, Place, Remedy, Settings, Sink as _};
 
 use super::deps::Deps;
