@@ -175,7 +175,7 @@ pub async fn serve(
         Box::new(move || subscriptions.upgrade().map_or_else(Vec::new, |found| figures_of(&found)))
     });
     // After the subscriptions, so that what those declare holds from the first event on.
-    let sources = Arc::new(Sources::start(store.clone(), ingest.clone(), source_specs)?);
+    let sources = Arc::new(Sources::start(store.clone(), ingest.clone(), source_specs, &settings.data)?);
     metrics.read_sources({
         let sources = Arc::downgrade(&sources);
         Box::new(move || sources.upgrade().map_or_else(Vec::new, |found| source_figures(&found)))

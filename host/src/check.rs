@@ -57,10 +57,7 @@ pub async fn check(
     let asked = |name: &str| names.is_empty() || names.iter().any(|asked| asked == name);
     let mut report = Report::default();
     for spec in sources.iter().filter(|spec| asked(spec.name.as_str())) {
-        let findings = source::check(spec).await.unwrap_or_else(|error| {
-            let message = error.to_string();
-            vec![Finding { severity: Severity::Missing, code: "options", message, remedy: None }]
-        });
+        let findings = source::check(spec).await;
         let (name, place) = (spec.name.as_str().to_owned(), spec.url.to_string());
         report.subjects.push(Subject { kind: "source", name, place, findings });
     }

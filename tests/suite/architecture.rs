@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ingest", &["metrics", "sandbox", "store"]),
     ("live", &["metrics", "selection", "store"]),
     ("readers", &["metrics", "sandbox", "store"]),
-    ("source", &["ingest", "metrics", "store"]),
+    ("source", &["ingest", "metrics", "sandbox", "store"]),
     ("components", &["guest", "ingest", "native_code", "store"]),
     (
         "delivery",

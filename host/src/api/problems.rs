@@ -114,10 +114,6 @@ pub(super) fn source(error: &SourceError) -> Problem {
         SourceError::Unknown(name) => Problem::unknown_source(name),
         SourceError::WrongState { state, .. } => Problem::wrong_source_state(error.to_string(), state.as_str()),
         SourceError::Store(error) => store(error),
-        SourceError::Options { .. } => {
-            tracing::error!(%error, "a source cannot be used");
-            Problem::store_failed()
-        }
     }
 }
 

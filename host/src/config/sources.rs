@@ -23,7 +23,8 @@ use crate::source::{OnMaxRetained, Secret, SourceKind, SourceSpec, SourceUrl, Ta
 const DEFAULT_MAX_RETAINED_BYTES: u64 = 10 * GIB;
 
 /// What a `[sources.NAME]` table may hold.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
+    "create-slot",
     "exclude",
     "exclude-columns",
     "heartbeat-ms",
@@ -34,6 +35,7 @@ const KEYS: [&str; 16] = [
     "password-file",
     "publication",
     "server-id",
+    "skip-tables-without-key",
     "slot",
     "snapshot",
     "table-name",
@@ -92,10 +94,12 @@ pub(super) fn read(
     spec.on_max_retained = table.parsed("on-max-retained", on_max_retained)?.unwrap_or_default();
     spec.slot = table.text("slot")?;
     spec.publication = table.text("publication")?;
+    spec.makes_slot = table.boolean("create-slot")?.unwrap_or(true);
+    spec.skips_tables_without_key = table.boolean("skip-tables-without-key")?.unwrap_or(false);
     spec.server_id = table.parsed("server-id", count_in::<u32>(1..=u64::from(u32::MAX)))?;
     let foreign: &[&str] = match kind {
         SourceKind::Postgres => &["server-id"],
-        SourceKind::Mysql | SourceKind::Mariadb => &["slot", "publication"],
+        SourceKind::Mysql | SourceKind::Mariadb => &["slot", "publication", "create-slot", "skip-tables-without-key"],
     };
     if let Some(key) = foreign.iter().find(|key| table.get(key).is_some()) {
         return Err(format!("{key}: there is no such thing in {}", kind.as_str()));
@@ -274,7 +278,7 @@ mod tests {
             ("url = 'http://x:secret@y'", "url: allowed: an address like"),
             ("url = 'postgres://${NOBODY}@h'", "url: the environment variable NOBODY is not set"),
             ("url = 'postgres://${NOBODY'", "url: `${` has no `}`"),
-            ("url = 'postgres://h'\nslto = 's'", "slto: there is no such option; allowed here: exclude, "),
+            ("url = 'postgres://h'\nslto = 's'", "slto: there is no such option; allowed here: create-slot, exclude, "),
             ("url = 'postgres://h'\nmask.hsah = []", "mask.hsah: there is no such option"),
             ("url = 'postgres://h'\nmask = 1", "mask: it has to be a table"),
             ("url = 'postgres://h'\ntables = 'public.*'", "tables: allowed: a list of patterns"),

@@ -5,17 +5,25 @@ use std::collections::VecDeque;
 use cdc_sources::{Action, Checkpoint, Portion, Step};
 use tokio::sync::oneshot;
 
+use super::convert::{Converted, Names};
 use super::session::Failure;
-use crate::ingest::{Ingest, IngestError};
+use crate::ingest::{FollowError, FollowReceipt, Ingest, IngestError};
+use crate::sandbox::RefusalCode;
 
 /// Portions that were sent and are not known to be durable yet, oldest first.
 #[derive(Default)]
-pub(super) struct InFlight(VecDeque<Waiting>);
+pub(super) struct InFlight {
+    waiting: VecDeque<Waiting>,
+    /// Where the last portion that was sent ends, or where the feed began.
+    end: Option<String>,
+}
 
 /// A portion that was sent.
 struct Waiting {
-    receipt: oneshot::Receiver<Result<Stored, IngestError>>,
+    receipt: oneshot::Receiver<Result<FollowReceipt, FollowError>>,
     about: About,
+    /// By the place of the change in what was sent, what a person is told of it.
+    names: Names,
 }
 
 /// What is told of a portion beside what became of it.
@@ -29,7 +37,7 @@ struct About {
 /// What became of a portion.
 pub(super) struct Settled {
     /// Durable, or why not.
-    pub(super) outcome: Result<Stored, Failure>,
+    pub(super) outcome: Result<FollowReceipt, Failure>,
     pub(super) checkpoint: Checkpoint,
     /// Rows of tables that were read in it.
     pub(super) rows_read: u64,
@@ -37,36 +45,33 @@ pub(super) struct Settled {
     pub(super) committed_ms: Option<(u64, u64)>,
 }
 
-/// What a portion that is durable has become.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) events: u64,
-    /// Of rows that were read and were not here.
-    pub(super) read_inserts: u64,
-    /// Of rows that were read and differed.
-    pub(super) read_updates: u64,
-}
-
 impl InFlight {
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.waiting.len()
+    }
+
+    /// A feed goes on from here. Nothing may be in flight.
+    pub(super) fn begin(&mut self, position: Option<&Checkpoint>) {
+        self.end = position.map(|position| position.0.clone());
     }
 
     /// Sends a portion, once there is room for it.
     pub(super) async fn send(&mut self, ingest: &Ingest, source: &str, portion: Portion) -> Result<(), Failure> {
         let about = About::of(&portion);
-        let _ = (ingest, source);
-        let (_, receipt) = oneshot::channel();
-        self.0.push_back(Waiting { receipt, about });
+        let Converted { portion, names } = super::convert::convert(source, self.end.as_deref(), portion);
+        let receipt = ingest.follow(portion).await.map_err(Failure::from)?;
+        self.end = Some(about.checkpoint.0.clone());
+        self.waiting.push_back(Waiting { receipt, about, names });
         Ok(())
     }
 
     /// Waits until the oldest portion has met its fate; none if there is no portion. May be dropped while it waits.
     pub(super) async fn settle_next(&mut self) -> Option<Settled> {
-        let waiting = self.0.front_mut()?;
-        let outcome = (&mut waiting.receipt).await.unwrap_or(Err(IngestError::Stopping));
-        let About { checkpoint, rows_read, committed_ms } = self.0.pop_front()?.about;
-        Some(Settled { outcome: outcome.map_err(Failure::from), checkpoint, rows_read, committed_ms })
+        let waiting = self.waiting.front_mut()?;
+        let outcome = (&mut waiting.receipt).await.unwrap_or(Err(IngestError::Stopping.into()));
+        let Waiting { about: About { checkpoint, rows_read, committed_ms }, names, .. } = self.waiting.pop_front()?;
+        let outcome = outcome.map_err(|error| failure(error, &names));
+        Some(Settled { outcome, checkpoint, rows_read, committed_ms })
     }
 }
 
@@ -88,6 +93,18 @@ impl About {
     }
 }
 
+/// What a portion that was not captured means for its source.
+fn failure(error: FollowError, names: &Names) -> Failure {
+    match error {
+        FollowError::Refused { change, refusal } => {
+            let what = names.of(change);
+            Failure::stop(code(refusal.code), format!("{what} cannot be captured: {}", refusal.message))
+        }
+        FollowError::OutOfOrder { .. } => Failure::retry("out-of-order", error.to_string()),
+        FollowError::Ingest(error) => error.into(),
+    }
+}
+
 impl From<IngestError> for Failure {
     fn from(error: IngestError) -> Self {
         match error {
@@ -97,5 +114,31 @@ impl From<IngestError> for Failure {
             IngestError::QueueFull { .. } => Self::retry("queue-full", error.to_string()),
             IngestError::Stopping => Self::retry("stopping", error.to_string()),
         }
+    }
+}
+
+/// The refusal's name, as the contract of the engine has it.
+fn code(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::InvalidJson => "invalid-json",
+        RefusalCode::NotAnObject => "not-an-object",
+        RefusalCode::DuplicateMember => "duplicate-member",
+        RefusalCode::MissingKey => "missing-key",
+        RefusalCode::InvalidKey => "invalid-key",
+        RefusalCode::KeyMismatch => "key-mismatch",
+        RefusalCode::KeyTooLong => "key-too-long",
+        RefusalCode::RowTooLarge => "row-too-large",
+        RefusalCode::TooDeep => "too-deep",
+        RefusalCode::TooManyColumns => "too-many-columns",
+        RefusalCode::TooManyTables => "too-many-tables",
+        RefusalCode::InvalidTableName => "invalid-table-name",
+        RefusalCode::InvalidColumnName => "invalid-column-name",
+        RefusalCode::UnknownTable => "unknown-table",
+        RefusalCode::UnknownRow => "unknown-row",
+        RefusalCode::RowExists => "row-exists",
+        RefusalCode::SchemaViolation => "schema-violation",
+        RefusalCode::SchemaConflict => "schema-conflict",
+        RefusalCode::InvalidSchema => "invalid-schema",
+        RefusalCode::CapturedTable => "captured-table",
     }
 }

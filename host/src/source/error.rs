@@ -20,14 +20,6 @@ pub enum SourceError {
         /// What to do instead.
         hint: &'static str,
     },
-    /// Its options cannot be used.
-    #[error("sources.{name}: {reason}")]
-    Options {
-        /// The source.
-        name: SourceName,
-        /// Which, and why.
-        reason: String,
-    },
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),

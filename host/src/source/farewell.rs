@@ -7,7 +7,6 @@ use std::sync::{Arc, mpsc};
 use cdc_rest::SourceName;
 use cdc_sources::FeedError;
 
-use super::error::SourceError;
 use super::feeds::Opener;
 use super::kept::Kept;
 use super::spec::SourceSpec;
@@ -51,9 +50,6 @@ pub enum FarewellError {
         /// Where it was, without a password.
         url: String,
     },
-    /// Its options cannot be used.
-    #[error(transparent)]
-    Options(#[from] SourceError),
     /// The database did not do it.
     #[error("the database still keeps what the source left there: {0}; --only-here leaves it so")]
     Database(#[from] FeedError),
@@ -88,7 +84,7 @@ impl Farewell {
                 spec.slot = spec.slot.or(kept.slot);
                 spec.publication = spec.publication.or(kept.publication);
             }
-            Opener::new(&spec)?.drop_slot().await?;
+            Opener::new(&spec, &data).drop_slot().await?;
             said.push_str(&format!("{}: nothing is kept for source {name} any more\n", spec.url));
         }
         let batch = Batch {

@@ -12,6 +12,7 @@
 //!   While that is under way it is noted durably, and a crash in the middle makes the reading start over.
 //! - A source that cannot go on says why, and harms no other.
 
+mod convert;
 mod door;
 mod error;
 mod farewell;
@@ -41,6 +42,6 @@ pub use url::{Secret, SourceKind, SourceUrl, without_password};
 use cdc_sources::Finding;
 
 /// Connects to a source's database and tells what is missing before it can be followed.
-pub async fn check(spec: &SourceSpec) -> Result<Vec<Finding>, SourceError> {
-    Ok(feeds::Opener::new(spec)?.check().await)
+pub async fn check(spec: &SourceSpec) -> Vec<Finding> {
+    feeds::Opener::new(spec, &std::env::temp_dir()).check().await
 }

@@ -137,7 +137,9 @@ impl<'a> Session<'a> {
         let reads_anew = source.kept.lock().await.needs_reading();
         // An empty position is one that was forgotten.
         let position = runner.store.view()?.position(source.name()).filter(|position| !position.is_empty());
-        let opened = runner.opener.open(position.map(Checkpoint), reads_anew).await;
+        let position = position.map(Checkpoint);
+        in_flight.begin(position.as_ref());
+        let opened = runner.opener.open(position, reads_anew).await;
         let feed = opened.map_err(|error| Failure::of_feed(&error, source.name()))?;
         let repair = reads_anew.then(Repair::default);
         source.enter(if reads_anew { Phase::Repairing } else { Phase::Open });
@@ -290,15 +292,15 @@ impl<'a> Session<'a> {
         backoff.reset();
         let source = &self.runner.source;
         source.counts.portions.fetch_add(1, Ordering::Relaxed);
-        source.counts.events.fetch_add(stored.events, Ordering::Relaxed);
+        source.counts.events.fetch_add(u64::from(stored.events), Ordering::Relaxed);
         source.counts.rows_read.fetch_add(settled.rows_read, Ordering::Relaxed);
         if let Some((oldest, newest)) = settled.committed_ms {
             source.delay.observe_ms(now_ms().saturating_sub(oldest));
             source.captured(newest);
         }
         if let Some(repair) = &mut self.repair {
-            repair.inserted += stored.read_inserts;
-            repair.updated += stored.read_updates;
+            repair.inserted += u64::from(stored.read_inserts);
+            repair.updated += u64::from(stored.read_updates);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The sources of the service: started, looked at, steered, stopped.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,11 +35,16 @@ impl std::fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// Starts to follow. Returns without waiting for any database; must be called within a runtime.
-    pub fn start(store: Arc<dyn Store>, ingest: Ingest, specs: Vec<SourceSpec>) -> Result<Self, SourceError> {
-        let with_openers = specs.into_iter().map(|spec| Ok((Opener::new(&spec)?, spec)));
-        let with_openers = with_openers.collect::<Result<Vec<_>, SourceError>>()?;
-        Self::start_with(store, ingest, with_openers)
+    /// Starts to follow. Returns without waiting for any database; must be called within a runtime. What sources have to
+    /// keep for a while goes below `folder`.
+    pub fn start(
+        store: Arc<dyn Store>,
+        ingest: Ingest,
+        specs: Vec<SourceSpec>,
+        folder: &Path,
+    ) -> Result<Self, SourceError> {
+        let with_openers = specs.into_iter().map(|spec| (Opener::new(&spec, folder), spec));
+        Self::start_with(store, ingest, with_openers.collect())
     }
 
     pub(super) fn start_with(
