@@ -181,7 +181,8 @@ mod tests {
         let written = json!({"sink": "webhook", "url": "https://example.com/hook", "batch": false, "timeoutMs": 30000});
         assert_eq!(parse(hook).write(), written);
         let redis = json!({"sink": "redis", "url": "redis://example.com"});
-        let written = json!({"sink": "redis", "url": "redis://example.com", "stream": "cdc.{table}", "timeoutMs": 30000});
+        let written =
+            json!({"sink": "redis", "url": "redis://example.com", "stream": "cdc.{table}", "timeoutMs": 30000});
         assert_eq!(parse(redis).write(), written);
         let nats = json!({"sink": "nats", "servers": ["nats://example.com"]});
         let written =
@@ -251,7 +252,10 @@ mod tests {
         assert!(refused(json!({"sink": "fax"})).starts_with("`sink` names no sink; there are webhook"));
         assert_eq!(refused(json!({"sink": "redis"})), "`url` is missing");
         let unknown = refused(json!({"sink": "redis", "url": "redis://h", "strem": "x"}));
-        assert!(unknown.starts_with("`strem` is no member here; expected one of `url`, `password`, `stream`"), "{unknown}");
+        assert!(
+            unknown.starts_with("`strem` is no member here; expected one of `url`, `password`, `stream`"),
+            "{unknown}"
+        );
         let typed = hook("timeoutMs", json!("soon"));
         assert!(typed.starts_with("`timeoutMs` is wrong: invalid type: string"), "{typed}");
         assert_eq!(hook("timeoutMs", json!(9)), "`timeoutMs` must be from 10 to 600000, not 9");

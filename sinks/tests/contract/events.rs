@@ -26,7 +26,8 @@ pub struct Item {
 
 /// `items(id text, n numeric, note text)`, by `id`.
 pub fn items_schema(table: &str) -> Arc<TableSchema> {
-    let column = |name: &str, column_type, nullable| Column { name: name.into(), column_type, nullable, native_type: None };
+    let column =
+        |name: &str, column_type, nullable| Column { name: name.into(), column_type, nullable, native_type: None };
     let columns = vec![
         column("id", ColumnType::String, false),
         column("n", ColumnType::Number, false),

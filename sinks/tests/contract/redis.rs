@@ -182,7 +182,8 @@ async fn a_password_is_used_asked_for_and_never_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_what_is_missing() {
-    let receiver = RedisReceiver::with(&["--appendonly", "no", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]).await;
+    let receiver =
+        RedisReceiver::with(&["--appendonly", "no", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]).await;
     receiver.redis.command(&["SET", "cdc:place:contract:3", "taken"]);
     let problems = receiver.sink(5_000, 1).check().await.join("\n");
     for word in ["CONFIG SET appendonly yes", "maxmemory-policy noeviction", "cdc:place:contract:3"] {
