@@ -29,6 +29,8 @@ enum Form {
     /// As base64.
     Bytea,
     ByteaArray,
+    /// Whose elements may be arrays themselves.
+    JsonArray,
     /// As its text, which is no JSON object.
     Composite,
     CompositeArray,
@@ -48,7 +50,8 @@ pub(super) struct Table {
 const COLUMNS: &str = "
 SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
   CASE WHEN b.oid = 'bytea'::regtype THEN 'bytea' WHEN b.typtype = 'c' THEN 'composite'
-    WHEN e.oid = 'bytea'::regtype THEN 'bytea[]' WHEN e.typtype = 'c' THEN 'composite[]' ELSE '' END
+    WHEN e.oid = 'bytea'::regtype THEN 'bytea[]'
+    WHEN e.oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json[]' WHEN e.typtype = 'c' THEN 'composite[]' ELSE '' END
 FROM pg_attribute a
 CROSS JOIN LATERAL (
   WITH RECURSIVE base(id) AS (
@@ -196,7 +199,7 @@ impl Present {
         match self.form {
             Form::Own => format!("{name} {}", self.type_name),
             Form::Bytea | Form::Composite => format!("{name} text"),
-            Form::ByteaArray => format!("{name} json"),
+            Form::ByteaArray | Form::JsonArray => format!("{name} json"),
             Form::CompositeArray => format!("{name} text[]"),
         }
     }
@@ -212,6 +215,11 @@ impl Present {
                 "CASE WHEN json_typeof({name}) = 'array' THEN ARRAY(SELECT decode(e, 'base64') FROM \
                  json_array_elements_text({name}) WITH ORDINALITY AS j(e, o) ORDER BY o) END"
             ),
+            Form::JsonArray => format!(
+                "CASE WHEN json_typeof({name}) = 'array' THEN ARRAY(SELECT CASE WHEN json_typeof(e) <> 'null' THEN e END \
+                 FROM json_array_elements({name}) WITH ORDINALITY AS j(e, o) ORDER BY o)::{} END",
+                self.type_name
+            ),
         }
     }
 }
@@ -225,6 +233,7 @@ async fn present(client: &Client, table: &str) -> Result<Vec<Present>, PostgresF
         form: match row.get::<_, &str>(3) {
             "bytea" => Form::Bytea,
             "bytea[]" => Form::ByteaArray,
+            "json[]" => Form::JsonArray,
             "composite" => Form::Composite,
             "composite[]" => Form::CompositeArray,
             _ => Form::Own,

@@ -160,7 +160,7 @@ async fn the_replica_is_equal_to_its_source_in_every_type() {
         ("integer[]", "'{1,NULL,3}'", "[1,null,3]"),
         ("text[]", "'{{a,\"b,c\"},{\"\\\"\",NULL}}'", "[[\"a\",\"b,c\"],[\"\\\"\",null]]"),
         ("bytea[]", "array['\\xdead', NULL]::bytea[]", "[\"3q0=\",null]"),
-        ("jsonb[]", "array['{\"a\":1}', '[2]']::jsonb[]", "[{\"a\":1},\"[2]\"]"),
+        ("jsonb[]", "array['{\"a\":1}', '[2]', NULL]::jsonb[]", "[{\"a\":1},[2],null]"),
         ("mood", "'so \"so\"'", "\"so \\\"so\\\"\""),
         ("mood[]", "'{sad}'", "[\"sad\"]"),
         ("pair", "'(1,\"x y\")'", "\"(1,\\\"x y\\\")\""),
