@@ -148,13 +148,13 @@ pub async fn serve(
         snapshot_timeout: limits.snapshot_timeout,
         max_batch: limits.max_batch,
     };
+    let schemas = Arc::new(Schemas::new(store.clone()));
     let stream_options = StreamOptions {
         max_streams: limits.max_streams,
         heartbeat: limits.stream_heartbeat,
         stall_timeout: limits.stream_stall_timeout,
     };
-    let streams = Streams::start(tail.clone(), stream_options, metrics.clone());
-    let schemas = Arc::new(Schemas::new(store.clone()));
+    let streams = Streams::start(tail.clone(), schemas.clone(), stream_options, metrics.clone());
     let source_specs = std::mem::take(&mut declared.sources);
     let subscribing = Subscribing {
         store: store.clone(),

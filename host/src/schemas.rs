@@ -29,7 +29,7 @@ impl Schemas {
     }
 
     /// The schema that an event names.
-    pub fn get(&self, table: &Arc<str>, version: u32) -> Result<Arc<TableSchema>, StoreError> {
+    pub fn get(&self, table: &str, version: u32) -> Result<Arc<TableSchema>, StoreError> {
         if let Some(found) = self.kept(table, version) {
             return Ok(found);
         }
@@ -41,7 +41,7 @@ impl Schemas {
             *count = 0;
         }
         *count += 1;
-        tables.entry(table.clone()).or_default().push(schema.clone());
+        tables.entry(table.into()).or_default().push(schema.clone());
         Ok(schema)
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::writer::{Writer, store_error};
 use super::{Followed, IngestError};
 use crate::metrics::{Call, Metrics};
-use crate::sandbox::{Portion, RefusedChange, Refusal, WitFollowError};
+use crate::sandbox::{Portion, Refusal, RefusedChange, WitFollowError};
 use crate::store::{Batch, Operation, Sequence, StoreError};
 
 /// Why nothing of a portion was captured.

@@ -10,8 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{IngestError, Job, Receipt, Record, Reply, records};
 use crate::metrics::{Call, Held, Metrics, Role};
 use crate::sandbox::{
-    Captured, Change, Component, Declaration, DeclareError, EngineError, Instance, Settings, TableSchema,
-    WitStoreError,
+    Captured, Change, Component, Declaration, DeclareError, EngineError, Instance, Settings, TableSchema, WitStoreError,
 };
 use crate::store::{Batch, Done, Sequence, Store, StoreError};
 

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cdc_rest::StreamQuery;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, LiveEvent, Piece};
 use super::streams::Pulse;
 use super::tail::Tail;
+use crate::schemas::Schemas;
 use crate::store::{Event, Operation, Sequence, StoreError};
 
 /// What comes next.
@@ -29,6 +31,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Reader {
     tail: Arc<Tail>,
+    schemas: Arc<Schemas>,
     pulse: watch::Receiver<Pulse>,
     query: StreamQuery,
     after: Sequence,
@@ -39,12 +42,13 @@ pub struct Reader {
 impl Reader {
     pub(super) fn new(
         tail: Arc<Tail>,
+        schemas: Arc<Schemas>,
         pulse: watch::Receiver<Pulse>,
         query: StreamQuery,
         after: Sequence,
         heartbeat: Duration,
     ) -> Self {
-        Self { tail, pulse, query, after, heartbeat, beat: Instant::now() + heartbeat }
+        Self { tail, schemas, pulse, query, after, heartbeat, beat: Instant::now() + heartbeat }
     }
 
     /// Waits for what comes next. May be dropped while it waits and asked again.
@@ -75,6 +79,16 @@ impl Reader {
                 () = tokio::time::sleep_until(self.beat) => {}
             }
         }
+    }
+
+    /// The next run of wanted events of a chunk, as Server-Sent Events.
+    pub fn piece(&self, chunk: &Chunk) -> Result<Piece, StoreError> {
+        chunk.piece(self.after, self.query.format, &self.schemas, |event| self.wants(event))
+    }
+
+    /// An event as the reader wants it.
+    pub fn envelope(&self, event: &LiveEvent) -> Result<Bytes, StoreError> {
+        event.envelope(self.query.format, &self.schemas)
     }
 
     /// Everything up to and with this event has been sent or is not wanted.

@@ -8,9 +8,9 @@ use super::bindings::{self, exports::cdc::engine as exports};
 use super::imports::{InstanceState, SaveCursor};
 use super::texts::pack;
 use super::{
-    Captured, Change, Component, Declaration, DeclareError, Delivery, Event, EventPage, EventQuery, QueryError,
-    Followed, Portion, ReplayReport, Selection, Settings, SnapshotError, SnapshotInfo, Statistics,
-    SubscribeError, TableSchema, WitFollowError, WitStoreError,
+    Captured, Change, Component, Declaration, DeclareError, Delivery, Event, EventPage, EventQuery, Followed, Portion,
+    QueryError, ReplayReport, Selection, Settings, SnapshotError, SnapshotInfo, Statistics, SubscribeError,
+    TableSchema, WitFollowError, WitStoreError,
 };
 use crate::store::{Batch, Store};
 

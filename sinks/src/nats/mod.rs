@@ -9,13 +9,15 @@
 //!   come again behind it under new ids: an event twice, rather than two events of a row in the wrong order.
 //! - Headers: `id` (the event's), `key` (percent-encoded), `content-type`, and the envelope's.
 
+mod login;
 mod options;
 mod publish;
 mod subject;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use async_nats::ConnectOptions;
 use async_nats::jetstream::{self, Context, stream};
 use cdc_rest::envelope::Format;
 use tokio::sync::watch;
@@ -51,7 +53,9 @@ enum NatsFailure {
     #[error(transparent)]
     Variable(#[from] MissingVariable),
     #[error("`credentialsFile` cannot be read: {0}")]
-    Credentials(#[from] std::io::Error),
+    Credentials(std::io::Error),
+    #[error("`credentialsFile` has no JWT and seed of a user in it")]
+    NoCredentials,
     #[error(transparent)]
     Tls(#[from] ConnectError),
     #[error("{error}{}", cause(.error))]
@@ -73,7 +77,9 @@ enum NatsFailure {
     NoSubject { subject: String, command: String },
     #[error("the message for {subject} is not taken: {error}{}", cause(.error))]
     Publish { subject: String, error: jetstream::context::PublishError },
-    #[error("the message for {subject} is larger than the server's max_payload takes: raise that, or leave the event out")]
+    #[error(
+        "the message for {subject} is larger than the server's max_payload takes: raise that, or leave the event out"
+    )]
     TooLarge { subject: String },
 }
 
@@ -115,19 +121,8 @@ impl NatsSink {
         let options = &self.options;
         let timeout = std::time::Duration::from_millis(u64::from(options.timeout_ms));
         let (tell, lost) = watch::channel(false);
-        let mut connect = ConnectOptions::new();
-        if let (Some(user), Some(password)) = (&options.user, &options.password) {
-            connect = connect.user_and_password(user.clone(), password.reveal()?.into_owned());
-        }
-        if let Some(token) = &options.token {
-            connect = connect.token(token.reveal()?.into_owned());
-        }
-        if let Some(seed) = &options.nkey_seed {
-            connect = connect.nkey(seed.reveal()?.into_owned());
-        }
-        if let Some(file) = &options.credentials_file {
-            connect = connect.credentials_file(file).await?;
-        }
+        let is_in = Arc::new(AtomicBool::new(false));
+        let connect = login::options(options, is_in.clone()).await?;
         let tls = connection::tls(options.ca_file.as_deref())?;
         let connect = connect
             .name("cdc")
@@ -135,7 +130,6 @@ impl NatsSink {
             .require_tls(options.servers.iter().any(|server| server.starts_with("tls://")))
             .connection_timeout(timeout)
             .request_timeout(Some(timeout))
-            // A connection that is lost is not used again, so there is no need to have it back.
             .max_reconnects(options.servers.len())
             .event_callback(move |event| {
                 if matches!(event, async_nats::Event::Disconnected | async_nats::Event::Closed) {
@@ -144,6 +138,7 @@ impl NatsSink {
                 std::future::ready(())
             });
         let client = connect.connect(&options.servers).await?;
+        is_in.store(true, Ordering::Release);
         let mut jetstream = jetstream::new(client);
         jetstream.set_timeout(timeout);
         Ok((jetstream, lost))
@@ -183,8 +178,12 @@ impl NatsSink {
     async fn problems(&self) -> Result<Vec<String>, NatsFailure> {
         let (jetstream, _) = self.log_in().await?;
         let mut problems = Vec::new();
-        if let Err(error) = jetstream.query_account().await {
-            problems.push(format!("JetStream is not there: {error}{}: start the server with --jetstream", cause(&error)));
+        // Not the library's own question, which wants of an answer what only newer servers say.
+        let info = jetstream.client().request("$JS.API.INFO", "".into()).await;
+        let enabled = info.as_ref().is_ok_and(|answer| !answer.payload.windows(8).any(|bytes| bytes == b"\"error\":"));
+        if !enabled {
+            let why = info.as_ref().err().map(|error| format!(" ({error})")).unwrap_or_default();
+            problems.push(format!("JetStream is not there{why}: start the server with --jetstream"));
             return Ok(problems);
         }
         let sample = subject::of(&self.options.subject.with("table"));
@@ -205,7 +204,8 @@ impl NatsSink {
                     .map_err(|error| NatsFailure::GetStream { stream: name.clone(), error })?;
                 let config = &stream.cached_info().config;
                 if config.storage == stream::StorageType::Memory {
-                    problems.push(format!("the stream {name} is kept in memory: a restart of the server loses its events"));
+                    problems
+                        .push(format!("the stream {name} is kept in memory: a restart of the server loses its events"));
                 }
                 if config.no_ack {
                     problems.push(format!("the stream {name} acknowledges nothing: nats stream edit {name} --ack"));

@@ -61,9 +61,12 @@ mod tests {
 
     #[test]
     fn a_pattern_matches_whatever_a_template_becomes() {
-        for (template, expected) in
-            [("cdc.{table}", "cdc.>"), ("{table}", ">"), ("a.b.x-{table}.{operation}", "a.b.>"), ("all.of.it", "all.of.it")]
-        {
+        for (template, expected) in [
+            ("cdc.{table}", "cdc.>"),
+            ("{table}", ">"),
+            ("a.b.x-{table}.{operation}", "a.b.>"),
+            ("all.of.it", "all.of.it"),
+        ] {
             assert_eq!(pattern(&Template::parse(template).unwrap()), expected);
         }
     }

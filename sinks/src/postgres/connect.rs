@@ -42,7 +42,9 @@ impl Address {
                 ("sslmode", "disable") => ssl_mode = SslMode::Disable,
                 // All of these verify, `require` too: what is encrypted for anybody is encrypted for nobody.
                 ("sslmode", "require" | "verify-ca" | "verify-full") => ssl_mode = SslMode::Require,
-                ("sslmode", _) => return Err("has an `sslmode` other than disable, require, verify-ca and verify-full"),
+                ("sslmode", _) => {
+                    return Err("has an `sslmode` other than disable, require, verify-ca and verify-full");
+                }
                 ("sslrootcert", file) => {
                     let file = percent_encoding::percent_decode_str(file).decode_utf8().map_err(|_| FORM)?;
                     ca_file = Some(PathBuf::from(file.as_ref()));
@@ -93,9 +95,7 @@ impl TlsConnect<TcpStream> for Secure {
     type Future = Pin<Box<dyn Future<Output = Result<Secured, ConnectError>> + Send>>;
 
     fn connect(self, stream: TcpStream) -> Self::Future {
-        Box::pin(async move {
-            connection::secure(stream, &self.host, self.port, self.config).await.map(Secured)
-        })
+        Box::pin(async move { connection::secure(stream, &self.host, self.port, self.config).await.map(Secured) })
     }
 }
 

@@ -43,7 +43,8 @@ impl PostgresFailure {
 
     /// Whether the statements may succeed in another order: a table that others refer to cannot be truncated as such.
     pub(super) fn is_about_order(&self) -> bool {
-        self.is_about_a_row() || matches!(self, Self::Postgres(error) if error.code().is_some_and(|code| code.code() == "0A000"))
+        self.is_about_a_row()
+            || matches!(self, Self::Postgres(error) if error.code().is_some_and(|code| code.code() == "0A000"))
     }
 }
 
@@ -68,8 +69,10 @@ fn told(error: &Error) -> String {
 
 fn advice(error: &DbError) -> &'static str {
     match error.code().code() {
-        "42501" => ": GRANT the user INSERT, UPDATE, DELETE, SELECT and TRUNCATE on the tables, and with `createTables` \
-                    CREATE on the schema",
+        "42501" => {
+            ": GRANT the user INSERT, UPDATE, DELETE, SELECT and TRUNCATE on the tables, and with `createTables` \
+                    CREATE on the schema"
+        }
         "28P01" | "28000" => ": set the user in `url`, and `password`",
         "3D000" => ": CREATE DATABASE, or name another in `url`",
         "25006" => ": it is a standby, or read-only: name the primary in `url`",

@@ -123,8 +123,7 @@ impl PostgresSink {
             ))
             .await?;
         let places = self.places();
-        let is_there: bool =
-            client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&places]).await?.get(0);
+        let is_there: bool = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&places]).await?.get(0);
         if !is_there {
             if !self.options.create_tables {
                 return Err(PostgresFailure::NoTable { table: places, sql: self.create_places() });
@@ -187,9 +186,8 @@ impl PostgresSink {
         batch: &'b [Event<'a>],
     ) -> Result<Vec<(usize, &'b Event<'a>)>, PostgresFailure> {
         let places = self.places();
-        let sql = format!(
-            "SELECT epoch, sequence, rows FROM {places} WHERE subscription = $1 AND lane = $2 FOR UPDATE"
-        );
+        let sql =
+            format!("SELECT epoch, sequence, rows FROM {places} WHERE subscription = $1 AND lane = $2 FOR UPDATE");
         let lane = i32::from(self.place.lane);
         let client = &connection.client;
         let parameters: [(&(dyn ToSql + Sync), Type); 2] =
@@ -304,7 +302,10 @@ impl PostgresSink {
         let (client, driver) = self.log_in().await?;
         let mut problems = Vec::new();
         let row = client
-            .query_one("SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only'), current_user::text", &[])
+            .query_one(
+                "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only'), current_user::text",
+                &[],
+            )
             .await?;
         let user: String = row.get(2);
         if row.get(0) {
@@ -333,7 +334,10 @@ impl PostgresSink {
         }
         if is_there {
             let rights: bool = client
-                .query_one("SELECT bool_and(has_table_privilege($1, p)) FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p", &[&places])
+                .query_one(
+                    "SELECT bool_and(has_table_privilege($1, p)) FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) p",
+                    &[&places],
+                )
                 .await?
                 .get(0);
             if !rights {

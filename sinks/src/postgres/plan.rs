@@ -15,9 +15,7 @@ use crate::template::Template;
 #[derive(Debug, PartialEq)]
 pub(super) enum Step<'a> {
     /// All rows go.
-    Truncate {
-        table: String,
-    },
+    Truncate { table: String },
     /// Rows are what their images say, in all columns but `unavailable` ones.
     Put {
         table: String,
@@ -87,12 +85,8 @@ impl<'a> Group<'a> {
         let at = match self.places.get(name) {
             Some(&at) => at,
             None => {
-                let table = Table {
-                    name: name.to_owned(),
-                    is_truncated: false,
-                    last: Vec::new(),
-                    places: HashMap::new(),
-                };
+                let table =
+                    Table { name: name.to_owned(), is_truncated: false, last: Vec::new(), places: HashMap::new() };
                 self.tables.push(table);
                 self.places.insert(name.to_owned(), self.tables.len() - 1);
                 self.tables.len() - 1

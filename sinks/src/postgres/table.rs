@@ -29,6 +29,8 @@ enum Form {
     /// As base64.
     Bytea,
     ByteaArray,
+    /// Whose elements may be arrays themselves.
+    JsonArray,
     /// As its text, which is no JSON object.
     Composite,
     CompositeArray,
@@ -48,7 +50,8 @@ pub(super) struct Table {
 const COLUMNS: &str = "
 SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
   CASE WHEN b.oid = 'bytea'::regtype THEN 'bytea' WHEN b.typtype = 'c' THEN 'composite'
-    WHEN e.oid = 'bytea'::regtype THEN 'bytea[]' WHEN e.typtype = 'c' THEN 'composite[]' ELSE '' END
+    WHEN e.oid = 'bytea'::regtype THEN 'bytea[]'
+    WHEN e.oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json[]' WHEN e.typtype = 'c' THEN 'composite[]' ELSE '' END
 FROM pg_attribute a
 CROSS JOIN LATERAL (
   WITH RECURSIVE base(id) AS (
@@ -141,8 +144,7 @@ impl Table {
 
     /// `$1`: a JSON array of images. What has the image's key becomes what the image says.
     pub(super) fn put(&self, schema: &TableSchema, unavailable: Option<&str>) -> String {
-        let lacking: Vec<String> =
-            unavailable.and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default();
+        let lacking: Vec<String> = unavailable.and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default();
         let columns: Vec<&Present> = schema
             .columns
             .iter()
@@ -197,7 +199,7 @@ impl Present {
         match self.form {
             Form::Own => format!("{name} {}", self.type_name),
             Form::Bytea | Form::Composite => format!("{name} text"),
-            Form::ByteaArray => format!("{name} json"),
+            Form::ByteaArray | Form::JsonArray => format!("{name} json"),
             Form::CompositeArray => format!("{name} text[]"),
         }
     }
@@ -213,6 +215,11 @@ impl Present {
                 "CASE WHEN json_typeof({name}) = 'array' THEN ARRAY(SELECT decode(e, 'base64') FROM \
                  json_array_elements_text({name}) WITH ORDINALITY AS j(e, o) ORDER BY o) END"
             ),
+            Form::JsonArray => format!(
+                "CASE WHEN json_typeof({name}) = 'array' THEN ARRAY(SELECT CASE WHEN json_typeof(e) <> 'null' THEN e END \
+                 FROM json_array_elements({name}) WITH ORDINALITY AS j(e, o) ORDER BY o)::{} END",
+                self.type_name
+            ),
         }
     }
 }
@@ -226,6 +233,7 @@ async fn present(client: &Client, table: &str) -> Result<Vec<Present>, PostgresF
         form: match row.get::<_, &str>(3) {
             "bytea" => Form::Bytea,
             "bytea[]" => Form::ByteaArray,
+            "json[]" => Form::JsonArray,
             "composite" => Form::Composite,
             "composite[]" => Form::CompositeArray,
             _ => Form::Own,
@@ -302,12 +310,7 @@ fn note_of(table: &str) -> String {
 }
 
 /// The newest version of the schema that any lane has made the table into.
-async fn agreed_version(
-    client: &Client,
-    places: &str,
-    table: &str,
-    version: u32,
-) -> Result<u32, PostgresFailure> {
+async fn agreed_version(client: &Client, places: &str, table: &str, version: u32) -> Result<u32, PostgresFailure> {
     let note = note_of(table);
     let sql = format!("SELECT epoch FROM {places} WHERE subscription = $1 AND lane = 0");
     if let Some(row) = client.query_opt(&sql, &[&note]).await? {

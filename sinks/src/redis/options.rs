@@ -59,5 +59,7 @@ pub(super) fn parse_url(url: &str) -> Result<redis::ConnectionInfo, &'static str
     let Some(rest) = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://")) else {
         return Err("must begin with redis:// or rediss://");
     };
-    format!("redis://{rest}").into_connection_info().map_err(|_| "must be redis://[user[:password]@]host[:port][/database]")
+    format!("redis://{rest}")
+        .into_connection_info()
+        .map_err(|_| "must be redis://[user[:password]@]host[:port][/database]")
 }

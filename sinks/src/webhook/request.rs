@@ -47,7 +47,8 @@ impl Message {
         let (first, last) = (events.first()?, events.last()?);
         let messages: Vec<envelope::Message> =
             events.iter().flat_map(|event| render::messages(format, Tombstones::Off, event)).collect();
-        let mut body = Vec::with_capacity(messages.iter().filter_map(|message| message.value.as_ref()).map(Vec::len).sum());
+        let mut body =
+            Vec::with_capacity(messages.iter().filter_map(|message| message.value.as_ref()).map(Vec::len).sum());
         write_batch(&mut body, messages.iter().filter_map(|message| message.value.as_deref()));
         let content_type = format.batch_content_type().unwrap_or(cdc_rest::JSON);
         let id = sendable(format!("{}-{}", first.subject.id, last.subject.id));

@@ -171,7 +171,10 @@ async fn a_stream_that_is_missing_is_told_with_the_command() {
     for problem in [
         deliver(&mut sink, &puts(1, 1, 1)).await.unwrap_err().message,
         sink.check().await.join("\n"),
-        deliver(&mut receiver.sink_with(json!({"stream": null, "createStream": null})), &puts(1, 1, 1)).await.unwrap_err().message,
+        deliver(&mut receiver.sink_with(json!({"stream": null, "createStream": null})), &puts(1, 1, 1))
+            .await
+            .unwrap_err()
+            .message,
     ] {
         assert!(problem.contains("nats stream add CDC --subjects 'cdc.>'"), "{problem}");
     }
@@ -180,7 +183,10 @@ async fn a_stream_that_is_missing_is_told_with_the_command() {
     receiver.jetstream().await.create_stream(other).await.unwrap();
     let problems = sink.check().await.join("\n");
     assert!(problems.contains("taken by the stream OTHER, not CDC"), "{problems}");
-    let failure = deliver(&mut receiver.sink_with(json!({"createStream": {"subjects": ["elsewhere"]}})), &puts(1, 1, 1)).await.unwrap_err();
+    let failure =
+        deliver(&mut receiver.sink_with(json!({"createStream": {"subjects": ["elsewhere"]}})), &puts(1, 1, 1))
+            .await
+            .unwrap_err();
     assert_eq!(failure.remedy, Remedy::Retry { after: None }, "{failure}");
 }
 

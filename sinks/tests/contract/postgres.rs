@@ -119,7 +119,10 @@ async fn tables_are_made_rows_come_change_and_go_and_a_truncate_empties() {
     deliver(&mut sink, &items).await.unwrap();
     let rows = || receiver.sql("SELECT id, n, note FROM items ORDER BY n");
     assert_eq!(rows(), "k2|7|\nk3|8|\nk4|9|\nk0|10|\nnew|12|");
-    assert_eq!(receiver.sql("SELECT subscription, lane, epoch, sequence FROM cdc_places WHERE lane = 3"), "contract|3|1|13");
+    assert_eq!(
+        receiver.sql("SELECT subscription, lane, epoch, sequence FROM cdc_places WHERE lane = 3"),
+        "contract|3|1|13"
+    );
     let truncate = Item::new(14, Operation::Truncate, &items_schema("items"), "", None, None);
     deliver(&mut sink, &[Item::put(13, "x"), truncate, Item::put(15, "after")]).await.unwrap();
     assert_eq!(rows(), "after|15|");
@@ -157,7 +160,7 @@ async fn the_replica_is_equal_to_its_source_in_every_type() {
         ("integer[]", "'{1,NULL,3}'", "[1,null,3]"),
         ("text[]", "'{{a,\"b,c\"},{\"\\\"\",NULL}}'", "[[\"a\",\"b,c\"],[\"\\\"\",null]]"),
         ("bytea[]", "array['\\xdead', NULL]::bytea[]", "[\"3q0=\",null]"),
-        ("jsonb[]", "array['{\"a\":1}', '[2]']::jsonb[]", "[{\"a\":1},\"[2]\"]"),
+        ("jsonb[]", "array['{\"a\":1}', '[2]', NULL]::jsonb[]", "[{\"a\":1},[2],null]"),
         ("mood", "'so \"so\"'", "\"so \\\"so\\\"\""),
         ("mood[]", "'{sad}'", "[\"sad\"]"),
         ("pair", "'(1,\"x y\")'", "\"(1,\\\"x y\\\")\""),
@@ -177,7 +180,8 @@ async fn the_replica_is_equal_to_its_source_in_every_type() {
         ("text", "''", "\"\""),
     ];
     let names: Vec<String> = (0..columns.len()).map(|number| format!("c{number}")).collect();
-    let definitions: Vec<String> = names.iter().zip(&columns).map(|(name, (native, ..))| format!("{name} {native}")).collect();
+    let definitions: Vec<String> =
+        names.iter().zip(&columns).map(|(name, (native, ..))| format!("{name} {native}")).collect();
     let values: Vec<&str> = columns.iter().map(|(_, value, _)| *value).collect();
     let source = |sql: &str| receiver.postgres.psql("source", &format!("SET timezone = 'UTC'; {sql}"));
     source(types);
@@ -185,15 +189,19 @@ async fn the_replica_is_equal_to_its_source_in_every_type() {
     source(&format!("CREATE TABLE types (id int PRIMARY KEY, {})", definitions.join(", ")));
     source(&format!("INSERT INTO types VALUES (1, {})", values.join(", ")));
     let mut schema_columns = vec![("id", ColumnType::Number, "integer")];
-    schema_columns.extend(names.iter().zip(&columns).map(|(name, (native, ..))| (name.as_str(), ColumnType::Any, *native)));
+    schema_columns
+        .extend(names.iter().zip(&columns).map(|(name, (native, ..))| (name.as_str(), ColumnType::Any, *native)));
     let schema = native_schema("types", 1, &["id"], &schema_columns);
-    let members: Vec<String> = names.iter().zip(&columns).map(|(name, (.., json))| format!("\"{name}\":{json}")).collect();
+    let members: Vec<String> =
+        names.iter().zip(&columns).map(|(name, (.., json))| format!("\"{name}\":{json}")).collect();
     let image = format!("{{\"id\":1,{}}}", members.join(","));
     serde_json::from_str::<Value>(&image).unwrap();
     deliver(&mut receiver.sink(10_000, 1), &[item(1, &schema, "1", Some(&image))]).await.unwrap();
     for (name, (native, ..)) in names.iter().zip(&columns) {
         let of = |database: &str| {
-            receiver.postgres.psql(database, &format!("SET timezone = 'UTC'; SELECT {name}::text, pg_typeof({name}) FROM types"))
+            receiver
+                .postgres
+                .psql(database, &format!("SET timezone = 'UTC'; SELECT {name}::text, pg_typeof({name}) FROM types"))
         };
         assert_eq!(of("postgres"), of("source"), "{name} {native}");
     }
@@ -223,12 +231,17 @@ async fn columns_of_tables_without_a_database_behind_them_follow_their_json_type
 #[tokio::test(flavor = "multi_thread")]
 async fn new_columns_and_changed_types_follow_the_schema_and_old_versions_do_not_undo_them() {
     let receiver = PostgresReceiver::empty();
-    let first = native_schema("t", 1, &["id"], &[("id", ColumnType::Number, "integer"), ("v", ColumnType::Number, "integer")]);
+    let first =
+        native_schema("t", 1, &["id"], &[("id", ColumnType::Number, "integer"), ("v", ColumnType::Number, "integer")]);
     let second = native_schema(
         "t",
         2,
         &["id"],
-        &[("id", ColumnType::Number, "integer"), ("v", ColumnType::Number, "numeric(10,2)"), ("w", ColumnType::String, "text")],
+        &[
+            ("id", ColumnType::Number, "integer"),
+            ("v", ColumnType::Number, "numeric(10,2)"),
+            ("w", ColumnType::String, "text"),
+        ],
     );
     let mut sink = receiver.sink(10_000, 1);
     deliver(&mut sink, &[item(1, &first, "1", Some(r#"{"id":1,"v":7}"#))]).await.unwrap();
@@ -266,14 +279,18 @@ async fn values_that_are_unavailable_stay_as_they_are() {
         item(8, &schema, "c", Some(r#"{"id":"c","n":8}"#)),
     ];
     deliver(&mut sink, &batch).await.unwrap();
-    assert_eq!(receiver.sql("SELECT id, n, coalesce(note, 'null') FROM items ORDER BY id"), "a|7|null\nb|5|new\nc|8|null");
+    assert_eq!(
+        receiver.sql("SELECT id, n, coalesce(note, 'null') FROM items ORDER BY id"),
+        "a|7|null\nb|5|new\nc|8|null"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_several_columns_and_of_any_characters_name_their_rows() {
     let receiver = PostgresReceiver::empty();
     let mut sink = receiver.sink(10_000, 1);
-    let columns = [("a", ColumnType::String, "text"), ("b", ColumnType::Number, "bigint"), ("v", ColumnType::Number, "integer")];
+    let columns =
+        [("a", ColumnType::String, "text"), ("b", ColumnType::Number, "bigint"), ("v", ColumnType::Number, "integer")];
     let schema = native_schema("we\"ird.ta\"ble", 1, &["a", "b"], &columns);
     let put = |sequence, a: &str, b: u64| {
         let key = format!("{}/{b}", a.replace('%', "%25").replace('/', "%2F"));
@@ -364,7 +381,13 @@ async fn what_the_database_lacks_is_told_with_the_sql_and_no_event_is_given_up()
                 assert_eq!((failure.index, failure.remedy), (0, Remedy::Retry { after: None }), "{failure}");
                 let sql = failure.message.split_once("run: ").unwrap().1.to_owned();
                 if told.is_empty() {
-                    assert_eq!(sink.check().await.join(""), format!("PostgreSQL at 127.0.0.1:{}: the table \"cdc_places\" is not there: {sql}", receiver.proxy.port()));
+                    assert_eq!(
+                        sink.check().await.join(""),
+                        format!(
+                            "PostgreSQL at 127.0.0.1:{}: the table \"cdc_places\" is not there: {sql}",
+                            receiver.proxy.port()
+                        )
+                    );
                 }
                 receiver.sql(&sql);
                 if sql.contains("\"items\"") && told.len() == 1 {
@@ -392,8 +415,10 @@ async fn rights_that_are_missing_are_told() {
     let failure = deliver(&mut sink, &puts(1, 1, 1)).await.unwrap_err();
     assert_eq!(failure.remedy, Remedy::Retry { after: None }, "{failure}");
     assert!(failure.message.contains("GRANT"), "{failure}");
-    receiver.sql("GRANT CREATE ON SCHEMA public TO writer; GRANT SELECT, INSERT, UPDATE, DELETE ON items TO writer;
-        GRANT INSERT ON writes TO writer; GRANT USAGE ON SEQUENCE writes_place_seq TO writer");
+    receiver.sql(
+        "GRANT CREATE ON SCHEMA public TO writer; GRANT SELECT, INSERT, UPDATE, DELETE ON items TO writer;
+        GRANT INSERT ON writes TO writer; GRANT USAGE ON SEQUENCE writes_place_seq TO writer",
+    );
     deliver(&mut sink, &puts(1, 1, 1)).await.unwrap();
     assert_eq!(sink.check().await, Vec::<String>::new());
     let mut wrong = receiver.sink_with(json!({"url": url, "password": "hunter3"}));
@@ -413,7 +438,9 @@ async fn a_database_that_only_reads_is_a_failure_that_passes() {
     let failure = deliver(&mut receiver.sink(10_000, 1), &puts(3, 2, 2)).await.unwrap_err();
     assert_eq!(failure.remedy, Remedy::Retry { after: None }, "{failure}");
     assert!(sink.check().await.join("").contains("read-only"));
-    receiver.postgres.psql("postgres", "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only");
+    receiver
+        .postgres
+        .psql("postgres", "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only");
     receiver.postgres.psql("postgres", "SELECT pg_reload_conf()");
     while read_only() {}
     deliver(&mut receiver.sink(10_000, 1), &puts(3, 2, 2)).await.unwrap();
@@ -430,6 +457,9 @@ async fn connections_are_encrypted_and_the_server_is_verified() {
     // Of another authority.
     let url = postgres.url("postgres").split_once('?').unwrap().0.to_owned() + "?sslmode=require";
     let settings = json!({"sink": "postgres", "url": url});
-    let failure = deliver(&mut AnySink::open(&Settings::parse(&settings).unwrap(), Default::default(), place(1)), &puts(1, 1, 1)).await.unwrap_err();
+    let failure =
+        deliver(&mut AnySink::open(&Settings::parse(&settings).unwrap(), Default::default(), place(1)), &puts(1, 1, 1))
+            .await
+            .unwrap_err();
     assert!(failure.message.contains("TLS"), "{failure}");
 }

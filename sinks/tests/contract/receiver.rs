@@ -73,9 +73,9 @@ pub trait Receiver: Sized {
         if Self::COALESCES {
             assert_coalesced(&held, &expected);
         } else if Self::MAY_REPEAT {
-            assert_eq!(without_repetitions(&held), expected);
+            assert_same(&without_repetitions(&held), &expected);
         } else {
-            assert_eq!(held, expected);
+            assert_same(&held, &expected);
         }
     }
 }
@@ -88,6 +88,24 @@ pub fn place(epoch: u64) -> Place {
 fn without_repetitions(held: &[(String, u64)]) -> Vec<(String, u64)> {
     let mut seen = BTreeSet::new();
     held.iter().filter(|write| seen.insert(*write)).cloned().collect()
+}
+
+/// Equal; if they are not, shows where they part.
+fn assert_same(held: &[(String, u64)], expected: &[(String, u64)]) {
+    let parting = held.iter().zip(expected).position(|(held, expected)| held != expected);
+    if parting.is_some() || held.len() != expected.len() {
+        let at = parting.unwrap_or(held.len().min(expected.len()));
+        let around = |writes: &[(String, u64)]| {
+            format!("{:?}", writes.iter().skip(at.saturating_sub(3)).take(12).collect::<Vec<_>>())
+        };
+        panic!(
+            "{} held, {} expected, apart at {at}: {} instead of {}",
+            held.len(),
+            expected.len(),
+            around(held),
+            around(expected)
+        );
+    }
 }
 
 /// Of each key some of the writes, in order, none twice, the last among them; and nothing of other keys.

@@ -72,6 +72,8 @@ pub(super) struct Follower {
     pub(super) step_bytes: usize,
     /// The place has moved on since the last portion.
     moved: bool,
+    /// Nothing has been handed out yet, and there was no checkpoint.
+    fresh: bool,
     last_portion: tokio::time::Instant,
     looks: Interval,
     looked: u64,
@@ -121,6 +123,7 @@ impl Follower {
             }
             other => other,
         };
+        let fresh = resume.is_none();
         let mut start = Start::at(end.clone(), end_seen);
         let mut tables = BTreeMap::new();
         let mut prepared = BTreeMap::new();
@@ -179,8 +182,9 @@ impl Follower {
             generation: 0,
             steps: Vec::new(),
             step_bytes: 0,
-            // The first portion is the checkpoint to begin with.
-            moved: true,
+            // The first portion of a new feed is the checkpoint to begin with.
+            moved: fresh,
+            fresh,
             last_portion: tokio::time::Instant::now(),
             looks,
             looked: 0,
@@ -226,7 +230,7 @@ impl Follower {
     async fn wait(&mut self) -> Work {
         let between = self.group.is_none();
         let quiet = self.steps.is_empty() && self.last_portion.elapsed() < QUIET;
-        let due = between && (!self.steps.is_empty() || (self.moved && !quiet) || self.last_checkpoint_missing());
+        let due = between && (!self.steps.is_empty() || (self.moved && !quiet) || self.fresh);
         let silence = Duration::from_millis(self.options.heartbeat_ms * 3) + Duration::from_secs(5);
         tokio::select! {
             room = self.portions.reserve(), if due => if room.is_ok() { Work::Room } else { Work::Gone },
@@ -235,11 +239,6 @@ impl Follower {
             _ = self.looks.tick() => Work::Look,
             () = sleep(silence) => Work::Silence,
         }
-    }
-
-    /// Nothing has been handed out yet: the place to begin with should be known soon.
-    fn last_checkpoint_missing(&self) -> bool {
-        self.moved && self.looked <= 1
     }
 
     fn wants_chunk(&self) -> bool {
@@ -280,6 +279,7 @@ impl Follower {
         let steps = std::mem::replace(&mut self.steps, Vec::with_capacity(capacity.min(16_384)));
         self.step_bytes = 0;
         self.moved = false;
+        self.fresh = false;
         {
             let mut outlook = self.outlook();
             for (name, table) in &self.tables {

@@ -39,6 +39,7 @@ mod bytes;
 mod catalog;
 mod cell;
 mod charset;
+mod check;
 mod checkpoint;
 mod codec;
 mod connection;
@@ -59,6 +60,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+pub use self::check::check;
 use self::checkpoint::Resume;
 use self::connection::stop;
 use self::follow::Follower;
