@@ -36,9 +36,8 @@ fn store(events: &[(&str, &str)]) -> Arc<MemoryStore> {
             action: Action::Upsert,
             key: vec![],
             image: image.as_bytes().to_vec(),
-            origin: None,
         };
-        let (captured, batch) = writer.capture(&[change], &[]).unwrap();
+        let (captured, batch) = writer.capture(&[change]).unwrap();
         assert!(captured.unwrap().outcomes[0].is_ok());
         store.append(Arc::new(batch.unwrap()), Box::new(|durable| durable.unwrap())).unwrap();
     }

@@ -48,8 +48,9 @@ fn a_service_that_is_killed_goes_on_without_loss_and_without_repetition() {
     let mariadb = MariaDb::start();
     mariadb.sql("", &format!("{USERS} INSERT INTO users SELECT seq, CONCAT('n', seq), seq FROM seq_1_to_500;"));
     let stop = AtomicBool::new(false);
-    let mut server = shop(&mariadb.url(""), "").option("--retention-events", "unlimited").start();
-    std::thread::scope(|scope| {
+    let server = shop(&mariadb.url(""), "").option("--retention-events", "unlimited").start();
+    let server = std::thread::scope(|scope| {
+        let mut server = server;
         scope.spawn(|| {
             let mut next = 1_000;
             while !stop.load(Ordering::Relaxed) {
@@ -71,6 +72,7 @@ fn a_service_that_is_killed_goes_on_without_loss_and_without_repetition() {
         }
         until("more events", || (server.current_sequence() >= 5_000).then_some(()));
         stop.store(true, Ordering::Relaxed);
+        server
     });
     until_equal(&server, &mariadb);
     let mut seen = std::collections::HashSet::new();

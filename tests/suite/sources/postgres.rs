@@ -108,8 +108,9 @@ fn a_service_that_is_killed_goes_on_without_loss_and_without_repetition() {
     postgres
         .psql("postgres", &format!("{USERS} INSERT INTO users SELECT g, 'n' || g, g FROM generate_series(1, 500) g;"));
     let stop = AtomicBool::new(false);
-    let mut server = shop_with(&postgres, "").option("--retention-events", "unlimited").start();
-    std::thread::scope(|scope| {
+    let server = shop_with(&postgres, "").option("--retention-events", "unlimited").start();
+    let server = std::thread::scope(|scope| {
+        let mut server = server;
         scope.spawn(|| load(&postgres, &stop));
         // Once while tables are being read, and then while their changes follow.
         for events in [1, 1_000, 3_000] {
@@ -118,6 +119,7 @@ fn a_service_that_is_killed_goes_on_without_loss_and_without_repetition() {
         }
         until("more events", || (server.current_sequence() >= 5_000).then_some(()));
         stop.store(true, Ordering::Relaxed);
+        server
     });
     until_equal(&server, &postgres, "public.users", &["id"]);
     let mut seen = std::collections::HashSet::new();
