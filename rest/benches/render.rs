@@ -113,6 +113,7 @@ fn schema() -> TableSchema {
         primary_key: vec!["id".into()],
         version: 3,
         relation: Some(Relation {
+            source: "postgres".into(),
             connector: "postgresql".into(),
             database: "shop".into(),
             namespace: "public".into(),

@@ -162,9 +162,10 @@ impl<'a> Subject<'a> {
         self.event.after.is_some() && self.event.origin.is_some_and(|origin| origin.snapshot)
     }
 
-    /// The source's name.
+    /// The source's name. A row of a followed table may come without an origin of its own.
     fn source(&self) -> &'a str {
-        self.event.origin.map_or(OWN_SOURCE, |origin| origin.source)
+        let followed = self.schema.relation.as_ref().map_or(OWN_SOURCE, |relation| &relation.source);
+        self.event.origin.map_or(followed, |origin| origin.source)
     }
 
     /// The table's name in its database.

@@ -61,6 +61,7 @@ fn postgres() -> Story {
             primary_key: vec!["id".into()],
             version: 3,
             relation: Some(Relation {
+                source: "main".into(),
                 connector: "postgresql".into(),
                 database: "shop".into(),
                 namespace: "public".into(),
@@ -116,6 +117,7 @@ fn mariadb() -> Story {
             primary_key: vec!["shop".into(), "number".into()],
             version: 1,
             relation: Some(Relation {
+                source: "maria".into(),
                 connector: "mariadb".into(),
                 database: "shop".into(),
                 namespace: "shop".into(),
@@ -596,7 +598,7 @@ proptest! {
     ) {
         let columns: BTreeMap<_, _> = columns.into_iter().map(|(name, a, b, c, d)| (name, (a, b, c, d))).collect();
         let names: Vec<&String> = columns.keys().collect();
-        let relation = Relation { connector: connector.into(), database: "d".into(), namespace: "n".into(), name: "t".into() };
+        let relation = Relation { source: "s".into(), connector: connector.into(), database: "d".into(), namespace: "n".into(), name: "t".into() };
         let schema = TableSchema {
             name: "t".into(),
             columns: columns.iter().map(|(name, (kind, native, _, _))| column(name, *kind, true, native.as_deref())).collect(),
