@@ -162,10 +162,9 @@ impl<'a> Subject<'a> {
         self.event.after.is_some() && self.event.origin.is_some_and(|origin| origin.snapshot)
     }
 
-    /// The source's name. A row of a followed table may come without an origin of its own.
+    /// The name of the table's source. Not the origin's: a row of a subscription's own first snapshot has another.
     fn source(&self) -> &'a str {
-        let followed = self.schema.relation.as_ref().map_or(OWN_SOURCE, |relation| &relation.source);
-        self.event.origin.map_or(followed, |origin| origin.source)
+        self.schema.relation.as_ref().map_or(OWN_SOURCE, |relation| &relation.source)
     }
 
     /// The table's name in its database.

@@ -338,6 +338,24 @@ fn a_value_that_nobody_knows_is_no_change_for_sequin() {
 }
 
 #[test]
+fn rows_of_a_first_snapshot_name_the_tables_source_as_later_events_do() {
+    let name = |story: &Story, origin| {
+        let (_, event, key) = story.subjects()[4];
+        let event = EventRef { origin, ..event };
+        let subject = Subject { event, id: "evt_1_1", key, schema: &story.schema, subscription: Some("s") };
+        let mut out = Vec::new();
+        Format::Debezium.write(&mut out, &subject);
+        json(&out)["source"]["name"].clone()
+    };
+    for (story, source) in stories().iter().zip(["main", "maria", "cdc-engine"]) {
+        let (_, event, _) = story.subjects()[4];
+        let row = event.origin.map(|origin| OriginRef { source: "snapshot", ..origin });
+        assert_eq!(name(story, row), source);
+        assert_eq!(name(story, None), source);
+    }
+}
+
+#[test]
 fn only_a_delete_of_debezium_has_a_tombstone_and_only_if_asked_for() {
     for story in stories() {
         for &format in Format::ALL {
