@@ -105,11 +105,10 @@ impl Engine for Guest {
                 action: if update { sandbox::Action::Upsert } else { sandbox::Action::Insert },
                 key: Vec::new(),
                 image,
-                origin: None,
             })
             .collect();
         let start = Instant::now();
-        let (captured, batch) = self.instance.capture(&changes, &[]).expect("no trap");
+        let (captured, batch) = self.instance.capture(&changes).expect("no trap");
         let time = start.elapsed();
         assert!(captured.expect("the store is sound").outcomes.iter().all(Result::is_ok));
         self.store.append(Arc::new(batch.expect("events")), Box::new(|_| {})).expect("memory takes it");
@@ -190,6 +189,7 @@ impl Adapter {
                     before: write.before.map(text),
                     after: write.after.map(text),
                     schema_version: write.schema_version,
+                    position: None,
                     origin: None,
                 })
                 .collect(),
@@ -247,10 +247,12 @@ impl core_store::Store for Adapter {
                 name: name.to_owned(),
                 column_type,
                 nullable: false,
+                native_type: None,
             })
             .to_vec(),
             primary_key: vec!["id".to_owned()],
             version: version.version,
+            relation: None,
         }))
     }
 
