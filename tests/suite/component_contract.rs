@@ -31,14 +31,9 @@ fn store(events: &[(&str, &str)]) -> Arc<MemoryStore> {
     let store = MemoryStore::new();
     let mut writer = Instance::new(component(), store.clone(), SETTINGS, None).unwrap();
     for (table, image) in events {
-        let change = Change {
-            table: (*table).into(),
-            action: Action::Upsert,
-            key: vec![],
-            image: image.as_bytes().to_vec(),
-            origin: None,
-        };
-        let (captured, batch) = writer.capture(&[change], &[]).unwrap();
+        let change =
+            Change { table: (*table).into(), action: Action::Upsert, key: vec![], image: image.as_bytes().to_vec() };
+        let (captured, batch) = writer.capture(&[change]).unwrap();
         assert!(captured.unwrap().outcomes[0].is_ok());
         store.append(Arc::new(batch.unwrap()), Box::new(|durable| durable.unwrap())).unwrap();
     }

@@ -71,6 +71,7 @@ fn declare(store: &Arc<dyn Store>, oracle: &Oracle, staged: &mut Staged) {
             name: column.name.clone(),
             column_type: if column.kind == "String" { ColumnType::String } else { ColumnType::Number },
             nullable: column.nullable,
+            native_type: None,
         });
         let declaration = Declaration {
             name: name.to_owned(),
@@ -94,7 +95,6 @@ fn change(given: &oracle::Change) -> Change {
         },
         key: given.address.clone(),
         image: given.bytes(),
-        origin: None,
     }
 }
 
@@ -126,7 +126,7 @@ fn capture(
         let expected: Vec<Result<u64, String>> =
             batch.iter().map(|change| oracle.decide(change).map_err(str::to_owned)).collect();
         let changes: Vec<Change> = batch.iter().map(change).collect();
-        let (captured, committed) = writer.capture(&changes, &[]).expect("the engine runs");
+        let (captured, committed) = writer.capture(&changes).expect("the engine runs");
         let captured = captured.expect("the store takes it");
         let outcomes: Vec<Result<u64, String>> =
             captured.outcomes.into_iter().map(|outcome| outcome.map_err(|refusal| word(refusal.code))).collect();

@@ -89,7 +89,6 @@ impl Writer {
             // What queued up while the last batch was captured comes along, up to the limit of a batch.
             let mut batch: Vec<Submission> = Vec::new();
             let mut is_urgent = false;
-            let mut has_records = false;
             let mut changes = 0;
             loop {
                 let Some(job) = next.pop_front().or_else(|| jobs.try_recv().ok()) else { break };
@@ -104,7 +103,6 @@ impl Writer {
                     }
                     Job::Record(record) => {
                         is_urgent |= !record.may_wait;
-                        has_records = true;
                         self.held_since.get_or_insert_with(Instant::now);
                         self.held.push(record);
                     }

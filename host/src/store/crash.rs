@@ -271,6 +271,20 @@ fn a_missing_segment_is_refused() {
 }
 
 #[test]
+fn a_position_that_was_forgotten_stays_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    for (position, wanted) in [("0/1", Some("0/1")), ("", None), ("0/2", Some("0/2"))] {
+        let store = open(dir.path()).unwrap();
+        commit(&*store, Batch { positions: vec![("pg".into(), position.into())], ..batch(1, vec![]) }).unwrap();
+        // Closing checkpoints, so the next one starts from the views and not from the log.
+        store.close().unwrap();
+        drop(store);
+        let store = open(dir.path()).unwrap();
+        assert_eq!(store.view().unwrap().position("pg").as_deref(), wanted);
+    }
+}
+
+#[test]
 fn newer_formats_are_refused_by_name() {
     let (dir, segment) = crashed();
     let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();

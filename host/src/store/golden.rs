@@ -1,5 +1,5 @@
-//! Tests: the log's format, versions 1 and 2, as bytes that are kept. Old files must be readable for ever, and today's
-//! writer must write version 2 as it did before; a change of either is a new format version, with its own files.
+//! Tests: the log's format, versions 1 to 3, as bytes that are kept. Old files must be readable for ever, and today's
+//! writer must write version 3 as it did before; a change of either is a new format version, with its own files.
 //!
 //! `CDC_BLESS=1` writes the files anew. A new version of the compressor may call for that, if the old ones still read.
 
@@ -19,15 +19,17 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/log").join(name)
 }
 
-/// One of everything that a log of version 1 can hold.
-fn batches_1() -> Vec<Batch> {
+/// One of everything that a log of version 1 can hold; as version 3 has it, with what else an origin tells there.
+fn batches_1(version: u32) -> Vec<Batch> {
     let origin = Origin {
         source: "orders-db".into(),
         transaction: Some("7421".into()),
-        position: Some("0/16B3748".into()),
         snapshot: false,
+        committed_at_ms: (version >= 3).then_some(1_700_000_000_009),
+        unavailable: (version >= 3).then(|| "[\"note\"]".into()),
     };
     let origin = Some(Arc::new(origin));
+    let position = Some(text("0/16B3748"));
     let image = |i: u64| format!("{{\"id\":{i},\"name\":\"row {i}\",\"note\":\"{:x}\"}}", i.wrapping_mul(0x9E37_79B9));
     let mut batches = vec![
         Batch {
@@ -45,9 +47,15 @@ fn batches_1() -> Vec<Batch> {
                 Write {
                     before: Some(text(image(1))),
                     origin: origin.clone(),
+                    position: position.clone(),
                     ..write("users", "1", Operation::Update, Some(&image(10)))
                 },
-                Write { before: Some(text(image(2))), origin, ..write("users", "2", Operation::Delete, None) },
+                Write {
+                    before: Some(text(image(2))),
+                    origin,
+                    position,
+                    ..write("users", "2", Operation::Delete, None)
+                },
                 write("orders", "", Operation::Truncate, None),
             ],
         ),
@@ -60,7 +68,7 @@ fn batches_1() -> Vec<Batch> {
 
 /// Documents as well: alone, with others, in one frame and in several, set and removed.
 fn batches() -> Vec<Batch> {
-    let mut batches = batches_1();
+    let mut batches = batches_1(3);
     let replica =
         |i: u32| document("replica:rows", i.to_be_bytes().to_vec(), Some(&format!("{{\"row\":{i}}}").repeat(60)));
     batches[1].documents =
@@ -81,9 +89,9 @@ fn batches() -> Vec<Batch> {
     batches
 }
 
-fn events() -> Vec<Event> {
+fn events(version: u32) -> Vec<Event> {
     let mut events = Vec::new();
-    for batch in batches_1() {
+    for batch in batches_1(version) {
         for write in batch.writes {
             events.push(Event { sequence: events.len() as u64 + 1, timestamp_ms: batch.timestamp_ms, write });
         }
@@ -107,11 +115,11 @@ fn written() -> [(&'static str, Vec<u8>); 3] {
     sealed.extend(footer::encode(&scan.index, false));
     let (mut packed, index) = pack::repack(1, &bytes).unwrap();
     packed.extend(footer::encode(&index, true));
-    [("v2-written.seg", bytes), ("v2-sealed.seg", sealed), ("v2-packed.seg", packed)]
+    [("v3-written.seg", bytes), ("v3-sealed.seg", sealed), ("v3-packed.seg", packed)]
 }
 
 #[test]
-fn todays_writer_writes_format_2_byte_for_byte() {
+fn todays_writer_writes_format_3_byte_for_byte() {
     for (name, bytes) in written() {
         if std::env::var_os("CDC_BLESS").is_some() {
             fs::create_dir_all(file("")).unwrap();
@@ -123,10 +131,10 @@ fn todays_writer_writes_format_2_byte_for_byte() {
 
 #[test]
 fn kept_files_are_read() {
-    let formats = [("v1", 2), ("v2", 70)];
+    let formats = [(1, 2), (2, 70), (3, 70)];
     let files = formats.iter().flat_map(|format| ["written", "sealed", "packed"].map(|state| (format, state)));
-    for (&(format, cursor), state) in files {
-        let name = &format!("{format}-{state}.seg");
+    for (&(version, cursor), state) in files {
+        let name = &format!("v{version}-{state}.seg");
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("log")).unwrap();
         fs::copy(file(name), dir.path().join("log").join(file_name(1))).unwrap();
@@ -135,11 +143,11 @@ fn kept_files_are_read() {
         options.retention = Retention::unlimited();
         let store = EmbeddedStore::open(options).unwrap();
         let view = store.view().unwrap();
-        assert_eq!(view.events(&all()).unwrap().events, events(), "{name}");
+        assert_eq!(view.events(&all()).unwrap().events, events(version), "{name}");
         assert_eq!(view.schema("users", None), Some(schema("users", 1, "{\"columns\":[]}")));
         assert_eq!(view.position("orders-db").as_deref(), Some("0/16B3748"));
         assert_eq!(view.cursor("audit"), Some(cursor));
-        if format == "v2" {
+        if version >= 2 {
             kept_documents(&*view);
         }
         assert_eq!(view.row("users", "2").unwrap(), None);
@@ -159,7 +167,7 @@ fn kept_files_are_read() {
         // What was written on has the format of what was written: the newest segment.
         let segments = open::segments_in(&medium::Disk, &dir.path().join("log")).unwrap();
         let newest = fs::read(dir.path().join("log").join(segments[segments.len() - 1].file_name())).unwrap();
-        assert_eq!(newest[8..12], 2u32.to_le_bytes(), "{name}");
+        assert_eq!(newest[8..12], 3u32.to_le_bytes(), "{name}");
         let store = EmbeddedStore::open(EmbeddedOptions::new(dir.path())).unwrap();
         assert_eq!(store.view().unwrap().document("new", b"k").unwrap(), Some(text("v")));
     }

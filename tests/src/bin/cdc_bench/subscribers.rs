@@ -301,6 +301,7 @@ pub(crate) fn measure_filter(scale: Scale, table: &mut Table) {
             before: None,
             after: Some(&images[i]),
             schema_version: 1,
+            position: None,
             origin: None,
         })
         .collect();
