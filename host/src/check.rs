@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use cdc_rest::{SubscriptionId, SubscriptionSpec};
+use cdc_rest::{Subscriber, SubscriptionId, SubscriptionSpec};
 use cdc_sources::{Finding, Severity};
 use serde::Serialize;
 
+use crate::delivery;
 use crate::source::{self, SourceSpec};
 
 /// What was looked at, and what was found.
@@ -15,7 +16,7 @@ pub struct Subject {
     pub kind: &'static str,
     /// Its name.
     pub name: String,
-    /// Where it is, without a password.
+    /// Where it is, without a password; of a subscription, the kind of its sink.
     pub place: String,
     /// What was found.
     pub findings: Vec<Finding>,
@@ -68,8 +69,17 @@ pub async fn check(
 }
 
 /// What is missing before a subscription's sink works; none if it has no sink, so that there is nothing to connect to.
-async fn of_subscription(_id: &SubscriptionId, _spec: &SubscriptionSpec) -> Option<Subject> {
-    None
+async fn of_subscription(id: &SubscriptionId, spec: &SubscriptionSpec) -> Option<Subject> {
+    let Subscriber::Sink(sink) = &spec.subscriber else { return None };
+    let finding = |severity, code, message| Finding { severity, code, message, remedy: None };
+    let findings = match delivery::check(id, spec).await {
+        Ok(missing) if missing.is_empty() => {
+            vec![finding(Severity::Good, "sink", "the receiver takes what is sent to it".to_owned())]
+        }
+        Ok(missing) => missing.into_iter().map(|message| finding(Severity::Missing, "sink", message)).collect(),
+        Err(error) => vec![finding(Severity::Missing, "settings", error.to_string())],
+    };
+    Some(Subject { kind: "subscription", name: id.as_str().to_owned(), place: sink.kind.clone(), findings })
 }
 
 impl Report {
@@ -94,7 +104,7 @@ impl Report {
             }
             let missing = findings.iter().filter(|found| found.severity == Severity::Missing).count();
             let verdict = match missing {
-                0 => "it can be captured".to_owned(),
+                0 => "nothing is missing".to_owned(),
                 1 => "1 thing is missing".to_owned(),
                 many => format!("{many} things are missing"),
             };

@@ -18,3 +18,4 @@ pub mod latency;
 pub mod load;
 pub mod random;
 pub mod recorder;
+pub mod rows;

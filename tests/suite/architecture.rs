@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("native_code", &[]),
     ("tail", &[]),
     ("authoring", &["guest", "native_code", "store"]),
-    ("check", &["source"]),
+    ("check", &["delivery", "source"]),
     ("config", &["authoring", "logging", "source", "tail"]),
     ("selection", &["store"]),
     ("sandbox", &["native_code", "store"]),

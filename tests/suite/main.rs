@@ -17,4 +17,5 @@ mod property;
 mod reference;
 mod reference_load;
 mod rest;
+mod sources;
 mod subscribers;

@@ -138,9 +138,8 @@ struct DropSettings {
     #[arg(value_name = "NAME", value_parser = source_name)]
     name: cdc_rest::SourceName,
 
-    /// Folder with the source's position; no service may be running on it
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
-    data: PathBuf,
+    #[command(flatten)]
+    folder: DataFolder,
 
     /// The source's database, if the file does not have it
     #[arg(long = "source", value_name = "URL", value_parser = SourceUrl::parse)]
@@ -149,6 +148,14 @@ struct DropSettings {
     /// Leave the database as it is, and only forget the position here
     #[arg(long)]
     only_here: bool,
+}
+
+/// Where the source's position is.
+#[derive(Args, Clone, Debug)]
+struct DataFolder {
+    /// Folder with the source's position; no service may be running on it
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
+    data: PathBuf,
 }
 
 fn source_name(text: &str) -> Result<cdc_rest::SourceName, String> {
@@ -278,8 +285,8 @@ where
             let SourceCommand::Drop(arguments) = command;
             let flags = flags.subcommand().map_or(&none, |(_, flags)| flags);
             let file = file(arguments.config)?;
-            let DropSettings { name, data, url, only_here } =
-                resolve::resolve(flags, environment, &file, &keys)?.settings;
+            let DataFolder { data } = resolve::resolve(flags, environment, &file, &keys)?.settings;
+            let DropSettings { name, url, only_here, folder: _ } = arguments.settings;
             let all = declared(file, &[], environment)?.sources;
             let spec = match url {
                 Some(url) => Some(SourceSpec::new(name.clone(), url)),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cdc_sources::{Checkpoint, Feed as _, FeedError, Finding, Portion, Progress, Rules, Severity, mysql, postgres};
+use cdc_sources::{Checkpoint, Feed as _, FeedError, Finding, Portion, Progress, Rules, mysql, postgres};
 
 use super::spec::{SourceSpec, TableSelection};
 use super::url::{Secret, SourceKind};
@@ -81,20 +81,7 @@ impl Opener {
     pub(super) async fn check(&self) -> Vec<Finding> {
         match self {
             Self::Postgres(options) => postgres::check((**options).clone()).await,
-            Self::Mysql(options) => match mysql::Feed::open((**options).clone(), None).await {
-                Ok(_feed) => vec![Finding {
-                    severity: Severity::Good,
-                    code: "connection",
-                    message: "connected, and the log can be followed".to_owned(),
-                    remedy: None,
-                }],
-                Err(error) => vec![Finding {
-                    severity: Severity::Missing,
-                    code: error.code,
-                    message: error.message,
-                    remedy: None,
-                }],
-            },
+            Self::Mysql(options) => mysql::check(options).await,
             #[cfg(test)]
             Self::Scripted(_) => Vec::new(),
         }

@@ -6,8 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cdc_sources::{
     Action, Change, Checkpoint, Column, FeedError, Kind, Portion, Progress, Remedy, Table, TableProgress, TableState,
 };
-use tokio::sync::Notify;
-
 /// What a feed says next.
 pub(super) enum Line {
     Portion(Portion),
@@ -19,7 +17,6 @@ pub(super) enum Line {
 #[derive(Default)]
 pub(super) struct Script {
     inner: Mutex<Inner>,
-    changed: Notify,
 }
 
 #[derive(Default)]
@@ -42,12 +39,6 @@ impl Script {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Another line of the feed that is open.
-    pub(super) fn say(&self, line: Line) {
-        self.lock().live.push_back(line);
-        self.changed.notify_one();
     }
 
     /// What the next opening does.
@@ -94,15 +85,12 @@ pub(super) struct ScriptedFeed(Arc<Script>);
 
 impl ScriptedFeed {
     pub(super) async fn next(&mut self) -> Result<Portion, FeedError> {
-        loop {
-            let changed = self.0.changed.notified();
-            let line = self.0.lock().live.pop_front();
-            match line {
-                Some(Line::Portion(portion)) => return Ok(portion),
-                Some(Line::Fails(error)) => return Err(error),
-                Some(Line::Panics) => panic!("as the script says"),
-                None => changed.await,
-            }
+        let line = self.0.lock().live.pop_front();
+        match line {
+            Some(Line::Portion(portion)) => Ok(portion),
+            Some(Line::Fails(error)) => Err(error),
+            Some(Line::Panics) => panic!("as the script says"),
+            None => std::future::pending().await,
         }
     }
 

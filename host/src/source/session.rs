@@ -142,7 +142,6 @@ impl<'a> Session<'a> {
         let opened = runner.opener.open(position, reads_anew).await;
         let feed = opened.map_err(|error| Failure::of_feed(&error, source.name()))?;
         let repair = reads_anew.then(Repair::default);
-        source.enter(if reads_anew { Phase::Repairing } else { Phase::Open });
         tracing::info!(source = source.name(), repair = reads_anew, "the source is connected");
         let (readings, read) = (Readings::default(), HashSet::new());
         Ok(Self { runner, in_flight, feed, readings, read, repair, last_transaction: None, has_begun: false })
@@ -150,6 +149,12 @@ impl<'a> Session<'a> {
 
     /// Until somebody wishes something else.
     async fn follow(&mut self, wishes: &mut watch::Receiver<Wish>, backoff: &mut Backoff) -> Result<(), Failure> {
+        // Its tables first, so that it is not shown to follow what it has to read yet.
+        let failure = self.look_at_progress();
+        self.runner.source.enter(if self.repair.is_some() { Phase::Repairing } else { Phase::Open });
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -103,10 +103,13 @@ pub struct SourceFigures {
 
 impl Source {
     pub(super) fn new(spec: SourceSpec, kept: Kept) -> Self {
-        let goal = if kept.is_paused { Goal::Pause } else { Goal::Follow };
+        let (goal, phase, state) = match kept.is_paused {
+            true => (Goal::Pause, Phase::Paused, SourceState::Paused),
+            false => (Goal::Follow, Phase::Starting, SourceState::Starting),
+        };
         let shown = Shown {
-            phase: Phase::Starting,
-            state: SourceState::Starting,
+            phase,
+            state,
             since_ms: now_ms(),
             code: None,
             reason: None,

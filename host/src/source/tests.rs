@@ -397,8 +397,8 @@ async fn a_budget_of_retained_log_warns_stops_or_drops_the_slot() {
         assert_eq!(stage.script.slots_dropped(), dropped);
         // Resumed, it may catch up: it stops again only when it has been within its budget before.
         if policy == OnMaxRetained::Stop {
+            stage.script.add_scene(Ok(vec![portion("a", Vec::new())]));
             stage.sources.resume(&Stage::name()).await.unwrap();
-            stage.script.say(portion("a", Vec::new()));
             stage.until_confirmed("a").await;
             stage.until_state(SourceState::Following).await;
         }

@@ -1,0 +1,54 @@
+//! Databases that are followed, seen from outside: real servers, the real binary, and what its API shows.
+
+mod commands;
+mod mariadb;
+mod postgres;
+
+use cdc_test_servers::Postgres;
+use cdc_tests::harness::{Data, Launch, Server, until};
+use cdc_tests::rows;
+use serde_json::Value;
+
+/// A service with this configuration file, on a folder of its own and without the built-in subscribers.
+fn configured(text: &str) -> Launch {
+    let data = Data::new();
+    let file = data.beside("cdc.toml");
+    std::fs::write(&file, format!("builtin-subscribers = \"none\"\n{text}")).unwrap();
+    Launch::new().on(&data).option("--config", file.display())
+}
+
+/// The configuration of a source `shop` with these lines.
+fn shop(url: &str, lines: &str) -> Launch {
+    configured(&format!("[sources.shop]\nurl = \"{url}\"\n{lines}\n"))
+}
+
+/// How a source fares.
+fn status(server: &Server, name: &str) -> Value {
+    server.get(&format!("/sources/{name}")).expect(200).json()
+}
+
+/// Waits until a source is in this state.
+fn until_state(server: &Server, name: &str, state: &str) -> Value {
+    until(&format!("source {name} to be {state}"), || Some(status(server, name)).filter(|now| now["state"] == state))
+}
+
+/// Waits until a source follows and all its tables have been read.
+fn until_following(server: &Server, name: &str) -> Value {
+    until_state(server, name, "following")
+}
+
+/// Events from the oldest on, as JSON.
+fn events(server: &Server, table: &str) -> Vec<Value> {
+    let page = server.get(&format!("/events?table={table}&after=0&limit=10000")).expect(200).json();
+    page["events"].as_array().unwrap().clone()
+}
+
+/// The rows of a table of PostgreSQL's and those captured, until they are equal.
+fn until_equal(server: &Server, postgres: &Postgres, table: &str, key: &[&str]) {
+    rows::until_equal(
+        table,
+        server,
+        || rows::in_postgres(postgres, "postgres", table, key),
+        || rows::captured(server, table, key),
+    );
+}
