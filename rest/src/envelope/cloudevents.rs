@@ -81,9 +81,18 @@ fn attributes<'a>(subject: &Subject<'a>) -> [(&'static str, Cow<'a, str>); 8] {
         ("ce-type", kind.into()),
         ("ce-subject", without_controls(Cow::Owned(place))),
         ("ce-time", time::rfc3339(subject.committed_at_ms()).into()),
-        ("ce-sequence", format!("{:020}", event.sequence).into()),
+        ("ce-sequence", padded_sequence(event.sequence).into()),
         ("ce-partitionkey", without_controls(Cow::Borrowed(partition))),
     ]
+}
+
+/// 20 digits, which are enough for every sequence number, so that their texts have the numbers' order.
+fn padded_sequence(sequence: u64) -> String {
+    let mut out = "00000000000000000000".to_owned();
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(sequence);
+    out.replace_range(20 - digits.len().., digits);
+    out
 }
 
 /// What RFC 3986 calls unreserved stays as it is.
@@ -95,7 +104,7 @@ const UNRESERVED_KEPT: &percent_encoding::AsciiSet =
 fn without_controls(text: Cow<'_, str>) -> Cow<'_, str> {
     let is_allowed =
         |c: char| !c.is_control() && !matches!(u32::from(c), 0xFDD0..=0xFDEF) && u32::from(c) & 0xFFFE != 0xFFFE;
-    if text.chars().all(is_allowed) {
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) || text.chars().all(is_allowed) {
         return text;
     }
     let mut out = String::with_capacity(text.len() + 16);

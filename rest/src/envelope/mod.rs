@@ -162,9 +162,9 @@ impl<'a> Subject<'a> {
         self.event.after.is_some() && self.event.origin.is_some_and(|origin| origin.snapshot)
     }
 
-    /// The source's name.
+    /// The name of the table's source. Not the origin's: a row of a subscription's own first snapshot has another.
     fn source(&self) -> &'a str {
-        self.event.origin.map_or(OWN_SOURCE, |origin| origin.source)
+        self.schema.relation.as_ref().map_or(OWN_SOURCE, |relation| &relation.source)
     }
 
     /// The table's name in its database.

@@ -61,6 +61,7 @@ fn postgres() -> Story {
             primary_key: vec!["id".into()],
             version: 3,
             relation: Some(Relation {
+                source: "main".into(),
                 connector: "postgresql".into(),
                 database: "shop".into(),
                 namespace: "public".into(),
@@ -116,6 +117,7 @@ fn mariadb() -> Story {
             primary_key: vec!["shop".into(), "number".into()],
             version: 1,
             relation: Some(Relation {
+                source: "maria".into(),
                 connector: "mariadb".into(),
                 database: "shop".into(),
                 namespace: "shop".into(),
@@ -333,6 +335,24 @@ fn a_value_that_nobody_knows_is_no_change_for_sequin() {
     Format::Sequin.write(&mut out, &subject);
     assert_eq!(json(&out)["changes"], json(br#"{"gone":2}"#));
     assert_eq!(json(&out)["metadata"]["consumer"], Value::Null);
+}
+
+#[test]
+fn rows_of_a_first_snapshot_name_the_tables_source_as_later_events_do() {
+    let name = |story: &Story, origin| {
+        let (_, event, key) = story.subjects()[4];
+        let event = EventRef { origin, ..event };
+        let subject = Subject { event, id: "evt_1_1", key, schema: &story.schema, subscription: Some("s") };
+        let mut out = Vec::new();
+        Format::Debezium.write(&mut out, &subject);
+        json(&out)["source"]["name"].clone()
+    };
+    for (story, source) in stories().iter().zip(["main", "maria", "cdc-engine"]) {
+        let (_, event, _) = story.subjects()[4];
+        let row = event.origin.map(|origin| OriginRef { source: "snapshot", ..origin });
+        assert_eq!(name(story, row), source);
+        assert_eq!(name(story, None), source);
+    }
 }
 
 #[test]
@@ -596,7 +616,7 @@ proptest! {
     ) {
         let columns: BTreeMap<_, _> = columns.into_iter().map(|(name, a, b, c, d)| (name, (a, b, c, d))).collect();
         let names: Vec<&String> = columns.keys().collect();
-        let relation = Relation { connector: connector.into(), database: "d".into(), namespace: "n".into(), name: "t".into() };
+        let relation = Relation { source: "s".into(), connector: connector.into(), database: "d".into(), namespace: "n".into(), name: "t".into() };
         let schema = TableSchema {
             name: "t".into(),
             columns: columns.iter().map(|(name, (kind, native, _, _))| column(name, *kind, true, native.as_deref())).collect(),

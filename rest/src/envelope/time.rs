@@ -1,7 +1,5 @@
 //! Times for envelopes.
 
-use std::fmt::Write;
-
 /// Writes milliseconds since 1970 as RFC 3339 has them, in UTC. RFC 3339 ends with the year 9999; later times, which
 /// only a broken clock tells, stand for its last millisecond.
 pub(super) fn rfc3339(timestamp_ms: u64) -> String {
@@ -19,7 +17,23 @@ pub(super) fn rfc3339(timestamp_ms: u64) -> String {
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute, second) = (in_day_ms / 3_600_000, in_day_ms / 60_000 % 60, in_day_ms / 1_000 % 60);
     let mut out = String::with_capacity(24);
-    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", in_day_ms % 1_000);
+    let milliseconds = in_day_ms % 1_000;
+    for (number, digits, follows) in [
+        (year, 4, '-'),
+        (month, 2, '-'),
+        (day, 2, 'T'),
+        (hour, 2, ':'),
+        (minute, 2, ':'),
+        (second, 2, '.'),
+        (milliseconds, 3, 'Z'),
+    ] {
+        let mut power = 10_u64.pow(digits - 1);
+        while power > 0 {
+            out.push(char::from(b'0' + (number / power % 10) as u8));
+            power /= 10;
+        }
+        out.push(follows);
+    }
     out
 }
 

@@ -255,7 +255,7 @@ fn what_makes_no_sense_is_refused_by_its_member() {
     ] {
         assert_eq!(blamed(&with(member, value.clone())), blame, "{value}");
     }
-    let many: serde_json::Map<_, _> = (0..1_001).map(|n| (n.to_string(), json!(""))).collect();
+    let many: Map<_, _> = (0..1_001).map(|n| (n.to_string(), json!(""))).collect();
     assert_eq!(blamed(&with("grants", json!({ "config": many }))), "grants.config");
     for body in ["[]", "null", "7", "\"x\""] {
         assert_eq!(refusal(body).code(), Code::InvalidSubscription, "{body}");

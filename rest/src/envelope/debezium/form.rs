@@ -3,6 +3,8 @@
 //! As Debezium has it with `decimal.handling.mode=string`, `time.precision.mode=isostring` and
 //! `interval.handling.mode=string`; `binary.handling.mode` may be `bytes` or `base64`, which look alike in JSON.
 
+use std::borrow::Cow;
+
 use crate::{Column, ColumnType};
 
 /// How a column's values are written.
@@ -47,10 +49,13 @@ impl ColumnForm {
     pub(super) fn of(column: &Column, is_postgres: bool) -> Self {
         let kind = column.column_type;
         let Some(native) = &column.native_type else { return Self::of_kind(kind) };
-        let native = native.to_ascii_lowercase();
-        let (native, is_array) = match native.find("[]") {
-            Some(at) => (&native[..at], true),
-            None => (native.as_str(), false),
+        let native = match native.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(native.to_ascii_lowercase()),
+            false => Cow::Borrowed(native.as_str()),
+        };
+        let (native, is_array) = match native.split_once('[') {
+            Some((native, rest)) if rest.starts_with(']') => (native, true),
+            _ => (native.as_ref(), false),
         };
         // What is in parentheses may stand in the middle: `timestamp(3) with time zone`.
         let (name, arguments, rest) = match native.split_once('(') {

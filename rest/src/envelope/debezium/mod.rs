@@ -112,10 +112,13 @@ fn write_payload(out: &mut Vec<u8>, subject: &Subject<'_>) {
     let is_read = subject.is_read();
     let unavailable = subject.unavailable();
     out.reserve(512 + event.before.map_or(0, <[u8]>::len) + event.after.map_or(0, <[u8]>::len));
+    let is_postgres = Family::of(subject.schema) == Family::Postgres;
+    let columns: Vec<_> =
+        subject.schema.columns.iter().map(|column| (column, ColumnForm::of(column, is_postgres))).collect();
     for (name, image) in [("{\"before\":", event.before.filter(|_| !is_read)), (",\"after\":", event.after)] {
         out.extend_from_slice(name.as_bytes());
         match image {
-            Some(image) => write_row(out, image, subject.schema, &unavailable),
+            Some(image) => write_row(out, image, &columns, &unavailable),
             None => out.extend_from_slice(b"null"),
         }
     }
@@ -135,9 +138,7 @@ fn write_payload(out: &mut Vec<u8>, subject: &Subject<'_>) {
 }
 
 /// Writes a row, every column of it: what the image lacks is null or stands in for what nobody knows.
-fn write_row(out: &mut Vec<u8>, image: &[u8], schema: &TableSchema, unavailable: &[Cow<'_, str>]) {
-    let is_postgres = Family::of(schema) == Family::Postgres;
-    let columns = &schema.columns;
+fn write_row(out: &mut Vec<u8>, image: &[u8], columns: &[(&Column, ColumnForm)], unavailable: &[Cow<'_, str>]) {
     let mut is_written = vec![false; columns.len()];
     let mut expected = 0;
     let mut count = 0;
@@ -153,17 +154,17 @@ fn write_row(out: &mut Vec<u8>, image: &[u8], schema: &TableSchema, unavailable:
             Some(at) => {
                 is_written[at] = true;
                 expected = at + 1;
-                value::write(out, member.value, ColumnForm::of(&columns[at], is_postgres));
+                value::write(out, member.value, columns[at].1);
             }
             None => out.extend_from_slice(member.value),
         }
     }
-    for (column, _) in columns.iter().zip(is_written).filter(|(_, is_written)| !is_written) {
+    for ((column, form), _) in columns.iter().zip(is_written).filter(|(_, is_written)| !is_written) {
         begin(out);
         json::string(out, &column.name);
         out.push(b':');
         if unavailable.iter().any(|name| *name == column.name) {
-            value::write_unavailable(out, ColumnForm::of(column, is_postgres));
+            value::write_unavailable(out, *form);
         } else {
             out.extend_from_slice(b"null");
         }
@@ -172,9 +173,9 @@ fn write_row(out: &mut Vec<u8>, image: &[u8], schema: &TableSchema, unavailable:
 }
 
 /// The column of a member. Images mostly have the columns' order, so the search begins where the last one ended.
-fn column_of(member: &Member<'_>, columns: &[Column], expected: usize) -> Option<usize> {
+fn column_of(member: &Member<'_>, columns: &[(&Column, ColumnForm)], expected: usize) -> Option<usize> {
     let expected = expected.min(columns.len());
-    (expected..columns.len()).chain(0..expected).find(|&at| member.is_named(&columns[at].name))
+    (expected..columns.len()).chain(0..expected).find(|&at| member.is_named(&columns[at].0.name))
 }
 
 fn write_source(out: &mut Vec<u8>, subject: &Subject<'_>) {
