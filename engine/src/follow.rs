@@ -188,6 +188,7 @@ impl Capture {
             schemas: Vec::new(),
             writes: Vec::with_capacity(changes.len()),
             names: vec![None; self.tables.len()],
+            looks: vec![None; self.tables.len()],
             texts,
             rows,
         };
@@ -285,6 +286,8 @@ struct Following<'a> {
     texts: Texts,
     /// The tables' names among `texts`, by place.
     names: Vec<Option<Span>>,
+    /// The places of the descriptions that the tables are known to fit, by the tables' places.
+    looks: Vec<Option<u32>>,
 }
 
 impl Following<'_> {
@@ -297,7 +300,10 @@ impl Following<'_> {
         transaction: Option<Transaction>,
         unchanged: &[u32],
     ) -> Result<(), Failure> {
-        self.describe(&mut tables[place.table], described)?;
+        if self.looks[place.table] != Some(change.table) {
+            self.describe(&mut tables[place.table], described)?;
+            self.looks[place.table] = Some(change.table);
+        }
         let table = &tables[place.table].table;
         let mut unavailable = None;
         let (operation, key, before, after) = match change.action {
@@ -307,13 +313,13 @@ impl Following<'_> {
                 (Operation::Truncate, Span::default(), None, None)
             }
             Action::Remove => {
-                let stored = self.stored(place.row)?;
-                let before = match stored.or(change.before) {
+                let known = self.before(place.row, change)?;
+                let before = match known {
                     Some(before) => before,
                     None => self.key_image(table.schema(), change.key)?,
                 };
                 let slot = &mut self.rows.slots[place.row];
-                slot.removed = slot.image;
+                slot.removed = known.map_or(SlotImage::None, SlotImage::Written);
                 slot.image = SlotImage::None;
                 (Operation::Delete, change.key, Some(before), None)
             }
@@ -325,7 +331,8 @@ impl Following<'_> {
                     // White space between tokens is cut, should there be any.
                     (image.text().len() != bytes.len()).then(|| image.text().to_owned())
                 } else {
-                    let (row, unknown) = self.merged(table.schema(), described, &image, place, unchanged)?;
+                    let (row, unknown) =
+                        self.merged(table.schema(), described, &image, place, change.before, unchanged)?;
                     unavailable = (!unknown.is_empty()).then(|| format!("[{}]", unknown.join(",")));
                     Some(row)
                 };
@@ -341,7 +348,7 @@ impl Following<'_> {
                 if change.action == Action::Read && self.is_known(place, after)? {
                     return Ok(());
                 }
-                let before = self.stored(place.row)?.or(change.before);
+                let before = self.before(place.row, change)?;
                 self.rows.slots[place.row].image = SlotImage::Written(after);
                 let operation = if before.is_some() { Operation::Update } else { Operation::Insert };
                 (operation, change.key, before, Some(after))
@@ -409,6 +416,17 @@ impl Following<'_> {
         Ok(())
     }
 
+    /// What the row was before a change: what is stored, because that is what events have said, or else what the
+    /// source's log told.
+    fn before(&mut self, row: usize, change: &Change) -> Result<Option<Span>, Failure> {
+        let stored = self.stored(row)?;
+        let (None, Some(told)) = (stored, change.before) else { return Ok(stored) };
+        let bytes = self.texts.bytes(told).ok_or_else(no_place)?;
+        let image = Image::scan(bytes, self.settings.max_row_bytes, self.settings.max_depth)?;
+        let respaced = (image.text().len() != bytes.len()).then(|| image.text().to_owned());
+        Ok(Some(respaced.map_or(told, |text| self.texts.push(&text))))
+    }
+
     /// A row's image as it is now, among the texts to be written.
     fn stored(&mut self, row: usize) -> Result<Option<Span>, StoreError> {
         let slot = &self.rows.slots[row];
@@ -441,6 +459,7 @@ impl Following<'_> {
         described: &Described,
         image: &Image<'_>,
         place: Place,
+        told: Option<Span>,
         unchanged: &[u32],
     ) -> Result<(String, Vec<String>), Failure> {
         let slots = &self.rows.slots;
@@ -454,6 +473,13 @@ impl Following<'_> {
         };
         let stored = self.image_text(place.table, stored)?;
         let stored = stored.map(|text| Image::stored(text).map_err(damaged)).transpose()?;
+        let told = match told {
+            Some(told) => {
+                let bytes = self.texts.bytes(told).ok_or_else(no_place)?;
+                Some(Image::scan(bytes, self.settings.max_row_bytes, self.settings.max_depth)?)
+            }
+            None => None,
+        };
         let mut names = Vec::with_capacity(unchanged.len());
         for &column in unchanged {
             names.push(described.columns.get(column as usize).ok_or_else(no_place)?.name.as_str());
@@ -467,7 +493,8 @@ impl Following<'_> {
         for column in &schema.columns {
             let mut value = value_in(image, &column.name);
             if value.is_none() && names.contains(&column.name.as_str()) {
-                value = stored.as_ref().and_then(|stored| value_in(stored, &column.name));
+                let known = [&stored, &told].into_iter().flatten();
+                value = known.into_iter().find_map(|row| value_in(row, &column.name));
                 if value.is_none() {
                     unknown.push(image::quote(&column.name));
                 }
@@ -502,6 +529,9 @@ impl Following<'_> {
     }
 }
 
+#[cfg(test)]
+#[path = "follow_property.rs"]
+mod property;
 #[cfg(test)]
 #[path = "follow_tests.rs"]
 mod tests;

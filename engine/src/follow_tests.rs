@@ -257,6 +257,26 @@ fn a_value_that_nobody_knows_is_left_out_and_named() {
 }
 
 #[test]
+fn unchanged_columns_of_a_row_that_nobody_saw_are_what_the_log_told() {
+    let store = MemoryStore::default();
+    let mut draft = Draft::of(&["id", "name", "note"]);
+    draft.patch("1", r#"{"id":1,"name":"b"}"#, &[2], None).told(r#"{"id":1, "name":"a","note":"long"}"#);
+    draft.remove("2").told(r#"{"id":2,"name":"c","note":"other"}"#).patch("3", r#"{"id":3}"#, &[1, 2], Some("2"));
+    draft.follow(&store).unwrap();
+    assert_eq!(
+        story(&store),
+        [
+            r#"Update 1 {"id":1,"name":"a","note":"long"} {"id":1,"name":"b","note":"long"}"#,
+            r#"Delete 2 {"id":2,"name":"c","note":"other"} -"#,
+            r#"Insert 3 - {"id":3,"name":"c","note":"other"}"#,
+        ]
+    );
+    let mut broken = Draft::of(&["id", "name", "note"]);
+    broken.remove("9").told(r#"{"id":9"#);
+    assert_eq!(broken.refusal(&store).1, RefusalCode::InvalidJson);
+}
+
+#[test]
 fn what_is_read_is_an_event_only_if_it_is_news() {
     let store = MemoryStore::default();
     let mut draft = Draft::of(&["id", "name"]);

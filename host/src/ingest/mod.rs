@@ -256,9 +256,10 @@ mod tests {
     use crate::sandbox::{CompileWith, SchemaMode};
     use crate::store::MemoryStore;
 
-    #[test]
-    fn records_pass_a_queue_that_is_full_of_changes() {
-        let component = Component::load(None, None, &CompileWith::ThisProcess).unwrap();
+    /// A door of the built-in engine to a store.
+    pub(super) fn start(store: Arc<dyn Store>, options: &IngestOptions) -> (Ingest, JoinHandle<()>) {
+        static COMPONENT: std::sync::OnceLock<Component> = std::sync::OnceLock::new();
+        let component = COMPONENT.get_or_init(|| Component::load(None, None, &CompileWith::ThisProcess).unwrap());
         let settings = Settings {
             schema_mode: SchemaMode::Infer,
             max_row_bytes: 1 << 20,
@@ -269,10 +270,14 @@ mod tests {
             max_name_bytes: 128,
             max_past_keys: 1_000_000,
         };
-        let store = MemoryStore::new();
         let metrics = Arc::new(Metrics::new("0", Box::new(StoreFigures::default)));
-        let options = IngestOptions { max_batch: 10, max_queue: 3 };
-        let (ingest, thread) = Ingest::start(component, store.clone(), settings, &options, metrics).unwrap();
+        Ingest::start(component.clone(), store, settings, options, metrics).unwrap()
+    }
+
+    #[test]
+    fn records_pass_a_queue_that_is_full_of_changes() {
+        let store = MemoryStore::new();
+        let (ingest, thread) = start(store.clone(), &IngestOptions { max_batch: 10, max_queue: 3 });
         // As if three changes waited.
         let full = ingest.room.clone().try_acquire_many_owned(3).unwrap();
         assert_eq!(ingest.waiting(), 3);

@@ -239,6 +239,20 @@ fn positions_and_cursors_are_the_last_ones(store: &dyn Store) {
     assert_eq!(view.bounds().newest, 0);
     commit(store, Batch { cursors: vec![("a".into(), Sequence::MAX)], ..batch(1, vec![]) }).unwrap();
     assert_eq!(store.view().unwrap().cursor("a"), None, "forgotten");
+    assert_eq!((store.head_position("pg").as_deref(), store.head_position("other")), (Some("0/4"), None));
+    commit(store, Batch { positions: vec![("pg".into(), String::new())], ..batch(1, vec![]) }).unwrap();
+    assert_eq!((store.view().unwrap().position("pg"), store.head_position("pg")), (None, None), "forgotten");
+}
+
+fn a_batch_that_was_decided_on_what_is_no_more_is_given_up(store: &dyn Store) {
+    let generation = Some(store.head().schema_generation);
+    commit(store, Batch { generation, ..batch(1, vec![insert("t", "a", "1")]) }).unwrap();
+    commit(store, Batch { generation, schemas: vec![schema("t", 1, "one")], ..batch(2, vec![]) }).unwrap();
+    // As if batches had been given up in the meantime: the generation is another one.
+    let stale = Batch { generation, ..batch(3, vec![insert("t", "b", "1")]) };
+    assert!(matches!(commit(store, stale.clone()), Err(StoreError::GivenUp(_))));
+    let generation = Some(store.head().schema_generation);
+    assert_eq!(commit(store, Batch { generation, ..stale }).unwrap(), 2);
 }
 
 fn counters_count(store: &dyn Store) {
@@ -431,6 +445,7 @@ contract! {
         reads_select
         schemas_keep_every_version
         positions_and_cursors_are_the_last_ones
+        a_batch_that_was_decided_on_what_is_no_more_is_given_up
         counters_count
         batches_are_done_in_order_and_seen_when_done
         documents_are_set_replaced_and_removed

@@ -271,15 +271,29 @@ fn a_missing_segment_is_refused() {
 }
 
 #[test]
+fn a_position_that_was_forgotten_stays_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    for (position, wanted) in [("0/1", Some("0/1")), ("", None), ("0/2", Some("0/2"))] {
+        let store = open(dir.path()).unwrap();
+        commit(&*store, Batch { positions: vec![("pg".into(), position.into())], ..batch(1, vec![]) }).unwrap();
+        // Closing checkpoints, so the next one starts from the views and not from the log.
+        store.close().unwrap();
+        drop(store);
+        let store = open(dir.path()).unwrap();
+        assert_eq!(store.view().unwrap().position("pg").as_deref(), wanted);
+    }
+}
+
+#[test]
 fn newer_formats_are_refused_by_name() {
     let (dir, segment) = crashed();
     let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
-    file.write_all_at(&3u32.to_le_bytes(), 8).unwrap();
+    file.write_all_at(&4u32.to_le_bytes(), 8).unwrap();
     let error = open(dir.path()).unwrap_err();
-    assert!(matches!(&error, OpenError::NewerFormat { file, found: 3, known: 2 } if *file == segment));
-    assert!(error.to_string().contains("version 3") && error.to_string().contains("up to 2"));
+    assert!(matches!(&error, OpenError::NewerFormat { file, found: 4, known: 3 } if *file == segment));
+    assert!(error.to_string().contains("version 4") && error.to_string().contains("up to 3"));
 
-    file.write_all_at(&2u32.to_le_bytes(), 8).unwrap();
+    file.write_all_at(&3u32.to_le_bytes(), 8).unwrap();
     open(dir.path()).unwrap().close().unwrap();
     let views = dir.path().join("views.redb");
     let db = redb::Database::create(&views).unwrap();

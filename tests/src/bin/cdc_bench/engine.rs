@@ -1,4 +1,5 @@
-//! The engine as a component against the same core compiled natively, per event, in batches of 256.
+//! The engine as a component against the same core compiled natively, per event: writes in batches of 256, and a
+//! database's log in portions of 1,000 rows.
 //!
 //! Both sides decide the same changes over the same kind of store in memory. Timed is the call of the engine with what
 //! it asks of the store; applying the batch to the store is the store's work and is left out on both sides.
@@ -8,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cdc_engine::capture as core;
-use cdc_engine::event::{ColumnType, Operation, TableSchema};
+use cdc_engine::event::{ColumnType, Operation, Relation, TableSchema};
+use cdc_engine::follow as core_follow;
 use cdc_engine::store as core_store;
 use cdc_engine::texts::{Span, Texts};
 use cdc_host::sandbox::{self, CompileWith, Component, Instance};
@@ -19,16 +21,36 @@ use crate::rows::write_row;
 use crate::table::Table;
 
 const BATCH: u64 = 256;
+/// Rows in a portion, and in a transaction of it.
+const PORTION: u64 = 1_000;
+const TRANSACTION: u64 = 100;
+/// The columns of every row of this benchmark.
+const COLUMNS: [(&str, ColumnType); 7] = [
+    ("id", ColumnType::String),
+    ("email", ColumnType::String),
+    ("city", ColumnType::String),
+    ("balance", ColumnType::Number),
+    ("is_active", ColumnType::Boolean),
+    ("created_at", ColumnType::Number),
+    ("t", ColumnType::String),
+];
 
 pub(crate) fn measure(scale: Scale, table: &mut Table) {
     let batches = if scale.log_events < 1_000_000 { 100 } else { 400 };
     let component = Component::load(None, None, &CompileWith::ThisProcess).expect("the built-in engine loads");
-    for (what, updates) in [("insert", false), ("update", true)] {
+    let batches_of = |rows: u64| (batches * BATCH / rows).max(1);
+    for (what, door, updates) in [
+        ("insert", Door::Capture, false),
+        ("update", Door::Capture, true),
+        ("followed insert", Door::Follow, false),
+        ("followed update", Door::Follow, true),
+    ] {
         let mut ratios = Vec::new();
         let mut figures = Vec::new();
         for _ in 0..scale.rounds {
-            let native = per_event(&mut Native::new(), batches, updates);
-            let guest = per_event(&mut Guest::new(&component), batches, updates);
+            let batches = batches_of(door.rows());
+            let native = per_event(&mut Native::new(), door, batches, updates);
+            let guest = per_event(&mut Guest::new(&component), door, batches, updates);
             ratios.push(guest.as_secs_f64() / native.as_secs_f64());
             figures.push((guest, native));
         }
@@ -36,13 +58,37 @@ pub(crate) fn measure(scale: Scale, table: &mut Table) {
         figures.sort();
         let (guest, native) = figures[figures.len() / 2];
         let micros = |time: Duration| format!("{:.2} µs", time.as_secs_f64() * 1e6);
-        table.at_most_of_peer(
-            &format!("engine as component, {what}, per event (peer: native)"),
-            micros(guest),
-            micros(native),
-            ratios[ratios.len() / 2],
-            1.6,
-        );
+        let what = format!("engine as component, {what}, per event");
+        match door {
+            Door::Capture => {
+                let ratio = ratios[ratios.len() / 2];
+                table.at_most_of_peer(&format!("{what} (peer: native)"), micros(guest), micros(native), ratio, 1.6);
+            }
+            // A source is drained beside it, so what counts is what it leaves of a core.
+            Door::Follow => {
+                let what = format!("{what} (native: {})", micros(native));
+                table.against_bar(&what, micros(guest), "<= 3.5 µs", guest <= Duration::from_nanos(3_500));
+            }
+        }
+    }
+}
+
+/// How changes come.
+#[derive(Clone, Copy)]
+enum Door {
+    /// As writes.
+    Capture,
+    /// As a database's log.
+    Follow,
+}
+
+impl Door {
+    /// How many rows come together.
+    fn rows(self) -> u64 {
+        match self {
+            Self::Capture => BATCH,
+            Self::Follow => PORTION,
+        }
     }
 }
 
@@ -50,25 +96,37 @@ pub(crate) fn measure(scale: Scale, table: &mut Table) {
 trait Engine {
     /// Captures changes; answers how long that took.
     fn capture(&mut self, changes: Vec<(bool, Vec<u8>)>) -> Duration;
+    /// Captures a portion of rows, whose keys come with them; answers how long that took.
+    fn follow(&mut self, rows: Vec<(String, String)>) -> Duration;
 }
 
 /// Inserts a table's rows and, if asked, measures their updates instead.
-fn per_event(engine: &mut dyn Engine, batches: u64, updates: bool) -> Duration {
+fn per_event(engine: &mut dyn Engine, door: Door, batches: u64, updates: bool) -> Duration {
     let image = |number: u64| {
         let mut row = Vec::new();
         write_row(number, &mut row);
         row
     };
+    let keyed = |image: Vec<u8>| {
+        let image = String::from_utf8(image).expect("text");
+        let row: serde_json::Value = serde_json::from_str(&image).expect("JSON");
+        (row["id"].as_str().expect("a key").to_owned(), image)
+    };
     let mut run = |update: bool| -> Duration {
-        (0..batches)
-            .map(|batch| engine.capture((0..BATCH).map(|row| (update, image(batch * BATCH + row))).collect()))
-            .sum()
+        let batch = |batch: u64| {
+            let images = (batch * door.rows()..(batch + 1) * door.rows()).map(image);
+            match door {
+                Door::Capture => engine.capture(images.map(|image| (update, image)).collect()),
+                Door::Follow => engine.follow(images.map(keyed).collect()),
+            }
+        };
+        (0..batches).map(batch).sum()
     };
     let mut time = run(false);
     if updates {
         time = run(true);
     }
-    time / u32::try_from(batches * BATCH).unwrap()
+    time / u32::try_from(batches * door.rows()).unwrap()
 }
 
 /// The component in the sandbox.
@@ -114,6 +172,68 @@ impl Engine for Guest {
         self.store.append(Arc::new(batch.expect("events")), Box::new(|_| {})).expect("memory takes it");
         time
     }
+
+    fn follow(&mut self, rows: Vec<(String, String)>) -> Duration {
+        let start = Instant::now();
+        let position = self.store.head_position("bench");
+        let mut portion = sandbox::Portion::new("bench", position.as_deref());
+        portion.reserve(rows.len(), rows.iter().map(|(_, image)| image.len() + 48).sum());
+        let table = portion.table(described());
+        let mut transaction = 0;
+        for (place, (key, image)) in (0..).zip(rows) {
+            if place % TRANSACTION == 0 {
+                transaction = portion.transaction(&format!("{place}"), Some(1_699_380_000_000));
+            }
+            portion.change(&sandbox::FollowChange {
+                table,
+                action: sandbox::FollowAction::Replace,
+                key: &[key],
+                image: Some(&image),
+                unchanged: &[],
+                previous_key: None,
+                before: None,
+                transaction: Some(transaction),
+                position: Some(&format!("0/16B3748/{place}")),
+            });
+        }
+        portion.set_checkpoint(self.store.head().sequence.to_string());
+        let (followed, batch) = self.instance.follow(&portion).expect("no trap");
+        let time = start.elapsed();
+        assert_eq!(u64::from(followed.expect("the store is sound").events), PORTION);
+        self.store.append(Arc::new(batch.expect("events")), Box::new(|_| {})).expect("memory takes it");
+        time
+    }
+}
+
+fn described() -> sandbox::Described {
+    let column = |&(name, column_type): &(&str, ColumnType)| sandbox::Column {
+        name: name.to_owned(),
+        column_type: match column_type {
+            ColumnType::Number => sandbox::ColumnType::Number,
+            ColumnType::Boolean => sandbox::ColumnType::Boolean,
+            _ => sandbox::ColumnType::String,
+        },
+        nullable: false,
+        native_type: None,
+    };
+    let Relation { source, connector, database, namespace, name } = relation();
+    sandbox::Described {
+        name: "users".to_owned(),
+        columns: COLUMNS.iter().map(column).collect(),
+        primary_key: vec!["id".to_owned()],
+        relation: sandbox::Relation { source, connector, database, namespace, name },
+    }
+}
+
+fn relation() -> Relation {
+    let word = |word: &str| word.to_owned();
+    Relation {
+        source: word("bench"),
+        connector: word("postgresql"),
+        database: word("bench"),
+        namespace: word("public"),
+        name: word("users"),
+    }
 }
 
 /// The core, linked into this program.
@@ -124,7 +244,7 @@ struct Native {
 
 impl Native {
     fn new() -> Self {
-        let store = Adapter { memory: MemoryStore::new(), committed: RefCell::new(None) };
+        let store = Adapter { memory: MemoryStore::new(), committed: RefCell::new(None), relation: RefCell::new(None) };
         Self { capture: core::Capture::default(), store }
     }
 }
@@ -148,12 +268,69 @@ impl Engine for Native {
         self.store.apply();
         time
     }
+
+    fn follow(&mut self, rows: Vec<(String, String)>) -> Duration {
+        let start = Instant::now();
+        let mut texts = Texts::with_capacity(rows.iter().map(|(_, image)| image.len() + 48).sum());
+        let mut transactions = Vec::new();
+        let mut changes = Vec::with_capacity(rows.len());
+        for (place, (key, image)) in (0..).zip(&rows) {
+            if place % TRANSACTION == 0 {
+                let name = texts.push(&format!("{place}"));
+                transactions.push(core_follow::Transaction { name, committed_at_ms: Some(1_699_380_000_000) });
+            }
+            changes.push(core_follow::Change {
+                table: 0,
+                action: core_follow::Action::Replace,
+                key: texts.push(key),
+                image: Some(texts.push(image)),
+                before: None,
+                transaction: Some(transactions.len() as u32 - 1),
+                position: Some(texts.push(&format!("0/16B3748/{place}"))),
+                detail: None,
+            });
+        }
+        let described = core_follow::Described {
+            name: "users".to_owned(),
+            columns: columns(),
+            primary_key: vec!["id".to_owned()],
+            relation: relation(),
+        };
+        let portion = core_follow::Portion {
+            source: "bench".to_owned(),
+            tables: vec![described],
+            transactions,
+            details: Vec::new(),
+            changes,
+            texts,
+            checkpoint: Some("1".to_owned()),
+        };
+        let followed = self.capture.follow(&self.store, 1_699_380_000_000, portion);
+        let time = start.elapsed();
+        assert_eq!(u64::from(followed.expect("the store is sound").events), PORTION);
+        self.store.relation.replace(Some(relation()));
+        self.store.apply();
+        time
+    }
+}
+
+/// The columns as the core knows them.
+fn columns() -> Vec<cdc_engine::event::Column> {
+    let column = |&(name, column_type): &(&str, ColumnType)| cdc_engine::event::Column {
+        name: name.to_owned(),
+        column_type,
+        nullable: false,
+        native_type: None,
+    };
+    COLUMNS.iter().map(column).collect()
 }
 
 /// The store in memory, as the core knows stores.
 struct Adapter {
     memory: Arc<MemoryStore>,
     committed: RefCell<Option<core_store::Batch>>,
+    /// Where the table is captured from, if it is.
+    relation: RefCell<Option<Relation>>,
 }
 
 impl Adapter {
@@ -189,8 +366,8 @@ impl Adapter {
                     before: write.before.map(text),
                     after: write.after.map(text),
                     schema_version: write.schema_version,
-                    position: None,
                     origin: None,
+                    position: None,
                 })
                 .collect(),
             ..store::Batch::default()
@@ -234,25 +411,10 @@ impl core_store::Store for Adapter {
         // The bytes' own columns: the one schema that every row of this benchmark has.
         Ok(self.memory.head_schema(table).map(|version| TableSchema {
             name: table.to_owned(),
-            columns: [
-                ("id", ColumnType::String),
-                ("email", ColumnType::String),
-                ("city", ColumnType::String),
-                ("balance", ColumnType::Number),
-                ("is_active", ColumnType::Boolean),
-                ("created_at", ColumnType::Number),
-                ("t", ColumnType::String),
-            ]
-            .map(|(name, column_type)| cdc_engine::event::Column {
-                name: name.to_owned(),
-                column_type,
-                nullable: false,
-                native_type: None,
-            })
-            .to_vec(),
+            columns: columns(),
             primary_key: vec!["id".to_owned()],
             version: version.version,
-            relation: None,
+            relation: self.relation.borrow().clone(),
         }))
     }
 
