@@ -20,8 +20,14 @@ fn main() {
         schema_version: 3,
         origin: None,
     };
-    let origin =
-        OriginRef { source: "postgres", transaction: Some("741"), position: Some("0/16B3748"), snapshot: false };
+    let origin = OriginRef {
+        source: "postgres",
+        transaction: Some("741"),
+        position: Some("0/16B3748/1"),
+        snapshot: false,
+        committed_at_ms: Some(1_699_380_000_000),
+        unavailable: None,
+    };
     let update = EventRef { operation: Operation::Update, before: Some(row), origin: Some(origin), ..insert };
     let mut out = Vec::with_capacity(1 << 16);
     let limits = Limits::default();

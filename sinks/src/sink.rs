@@ -30,8 +30,12 @@ pub struct Event<'a> {
     /// The event as `GET /events` shows it, written once for all who send it.
     pub native: &'a Bytes,
     /// Whether it is a row of the subscription's own first snapshot: all of these have one sequence number, so a
-    /// [`Place`] cannot tell them apart; their ids can.
+    /// [`Place`] cannot tell them apart; their ids can. They come before all others, in the same order again after a
+    /// failure or a crash.
     pub is_row: bool,
+    /// Whether it is a dead letter that is tried again by hand: events after it have been delivered, so a place says
+    /// nothing about it, and does not move. A batch of such events has no others in it.
+    pub is_late: bool,
 }
 
 /// Whose events a sink gets: what it keeps its place at the receiver under.
@@ -71,4 +75,21 @@ pub struct Failure {
     /// What lies behind it.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// Try again: nothing before the event at `index` is in doubt.
+    pub(crate) fn retry(index: usize, message: impl Into<String>) -> Self {
+        Self { index, remedy: Remedy::Retry { after: None }, message: message.into(), source: None }
+    }
+
+    /// The event at `index` will never be taken.
+    pub(crate) fn reject(index: usize, message: impl Into<String>) -> Self {
+        Self { index, remedy: Remedy::Reject, message: message.into(), source: None }
+    }
+
+    /// With what lies behind it. Must hold no secret.
+    pub(crate) fn because(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
 }

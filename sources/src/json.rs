@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 /// Appends a string in quotes, with what JSON asks to be escaped, and no more.
 pub fn push_string(out: &mut String, text: &str) {
     out.push('"');
@@ -38,34 +41,8 @@ pub fn push_escaped(out: &mut String, text: &str) {
 
 /// Appends bytes as a string in base64 (the standard alphabet, with padding).
 pub fn push_base64(out: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    out.reserve(bytes.len().div_ceil(3) * 4 + 2);
     out.push('"');
-    let digit = |bits: u32| char::from(DIGITS[(bits & 63) as usize]);
-    let mut groups = bytes.chunks_exact(3);
-    for group in &mut groups {
-        let bits = u32::from(group[0]) << 16 | u32::from(group[1]) << 8 | u32::from(group[2]);
-        out.push(digit(bits >> 18));
-        out.push(digit(bits >> 12));
-        out.push(digit(bits >> 6));
-        out.push(digit(bits));
-    }
-    match *groups.remainder() {
-        [one] => {
-            let bits = u32::from(one) << 16;
-            out.push(digit(bits >> 18));
-            out.push(digit(bits >> 12));
-            out.push_str("==");
-        }
-        [one, two] => {
-            let bits = u32::from(one) << 16 | u32::from(two) << 8;
-            out.push(digit(bits >> 18));
-            out.push(digit(bits >> 12));
-            out.push(digit(bits >> 6));
-            out.push('=');
-        }
-        _ => {}
-    }
+    STANDARD.encode_string(bytes, out);
     out.push('"');
 }
 

@@ -1,0 +1,66 @@
+//! The options of a Kafka sink.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+use crate::settings::{Checked, InvalidSettings, TIMEOUT_MS, default_timeout_ms, in_range};
+use crate::template::Template;
+
+/// `{"sink": "kafka", "brokers": ["host:9092"]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Options {
+    /// Some brokers of the cluster: `host:port`.
+    pub brokers: Vec<String>,
+    /// The topic. Characters that topics do not allow become `_`.
+    #[serde(default = "default_topic")]
+    pub topic: Template,
+    /// Further properties of librdkafka's producer: `compression.type`, `security.protocol`, `sasl.password`…
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, Secret>,
+    /// How long a batch may take until its last delivery report.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u32,
+}
+
+/// What the sink's promises rest on, or what it sets from options of its own.
+const OWN_PROPERTIES: &[&str] = &[
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "enable.idempotence",
+    "acks",
+    "request.required.acks",
+    "partitioner",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "transactional.id",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "enable.gapless.guarantee",
+];
+
+fn default_topic() -> Template {
+    #[allow(clippy::unwrap_used, reason = "a constant, which every test of options parses")]
+    Template::parse("cdc.{table}").unwrap()
+}
+
+impl Checked for Options {
+    fn checked(self) -> Result<Self, InvalidSettings> {
+        if self.brokers.is_empty() || self.brokers.len() > 100 {
+            return Err(InvalidSettings::new("brokers", "must name 1 to 100 brokers"));
+        }
+        for (index, broker) in self.brokers.iter().enumerate() {
+            let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) || broker.contains([',', ' ', '/']) {
+                return Err(InvalidSettings::new(format!("brokers[{index}]"), "must be host:port"));
+            }
+        }
+        if let Some(name) = self.properties.keys().find(|name| OWN_PROPERTIES.contains(&name.as_str())) {
+            return Err(InvalidSettings::new(format!("properties.{name}"), "is set by the sink itself"));
+        }
+        in_range("timeoutMs", self.timeout_ms, TIMEOUT_MS)?;
+        Ok(self)
+    }
+}
