@@ -354,3 +354,25 @@ pub(super) fn without_key(tables: &[Candidate]) -> FeedError {
 fn stop_publication(message: String) -> FeedError {
     FeedError { remedy: Remedy::Stop, code: "publication", message, source: None }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn another_system_or_timeline_is_told_apart() {
+        let ours = Origin { system: "7301".into(), timeline: 1, database: "app".into(), slot: "cdc".into() };
+        assert!(check_origin(&ours, &ours).is_ok());
+        for theirs in [
+            Origin { system: "7302".into(), ..ours.clone() },
+            Origin { timeline: 2, ..ours.clone() },
+            Origin { database: "other".into(), ..ours.clone() },
+            Origin { slot: "other".into(), ..ours.clone() },
+        ] {
+            let error = check_origin(&ours, &theirs).unwrap_err();
+            assert_eq!((error.remedy, error.code), (Remedy::Repair, "another-database"));
+        }
+    }
+}
