@@ -5,7 +5,7 @@ use cdc_test_servers::{Proxy, Redis};
 use serde_json::{Value, json};
 
 use crate::events::{Item, deliver, puts};
-use crate::receiver::{Receiver, place};
+use crate::receiver::{Faults, Receiver, place};
 use crate::suite::contract;
 
 struct RedisReceiver {
@@ -43,7 +43,7 @@ impl Receiver for RedisReceiver {
         Self::with(&[]).await
     }
 
-    fn proxy(&self) -> &Proxy {
+    fn faults(&self) -> &dyn Faults {
         &self.proxy
     }
 

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use crate::events::{Item, deliver, puts};
-use crate::receiver::{Receiver, place};
+use crate::receiver::{Faults, Receiver, place};
 use crate::suite::contract;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -190,7 +190,7 @@ impl Receiver for Singles {
         Self { proxy: Proxy::to(hook.address.port()), hook }
     }
 
-    fn proxy(&self) -> &Proxy {
+    fn faults(&self) -> &dyn Faults {
         &self.proxy
     }
 
@@ -239,8 +239,8 @@ impl Receiver for Arrays {
         Self(Singles::start().await)
     }
 
-    fn proxy(&self) -> &Proxy {
-        self.0.proxy()
+    fn faults(&self) -> &dyn Faults {
+        self.0.faults()
     }
 
     fn settings(&self, timeout_ms: u32) -> Settings {
@@ -381,10 +381,10 @@ async fn a_connection_that_the_receiver_closed_meanwhile_is_made_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_what_is_missing() {
     let receiver = Singles::start().await;
-    receiver.refuse();
+    receiver.faults().refuse();
     let problems = receiver.sink(5_000, 1).check().await;
     assert!(problems.len() == 1 && problems[0].contains("no connection"), "{problems:?}");
-    receiver.pass();
+    receiver.faults().pass();
     let mut sink = receiver.sink_with(json!({"secrets": [{"env": "CDC_SECRET_THAT_NOBODY_SET"}]}), Format::Native);
     let problems = sink.check().await;
     assert!(problems.len() == 1 && problems[0].contains("CDC_SECRET_THAT_NOBODY_SET"), "{problems:?}");
