@@ -40,16 +40,16 @@ enum KafkaFailure {
     #[error(transparent)]
     Variable(#[from] MissingVariable),
     #[error("no producer can be made: {error}{}", hint(.error))]
-    Producer { error: KafkaError },
+    Producer { error: Box<KafkaError> },
     #[error("topic {topic}: {error}{cause}{}", hint(.error))]
     Record {
         topic: String,
-        error: KafkaError,
+        error: Box<KafkaError>,
         /// What librdkafka complained about last.
         cause: String,
     },
     #[error("the cluster tells nothing of itself: {error}{cause}")]
-    Metadata { error: KafkaError, cause: String },
+    Metadata { error: Box<KafkaError>, cause: String },
     #[error("no answer within {timeout_ms} ms{cause}")]
     Timeout { timeout_ms: u32, cause: String },
     #[error("the producer ended")]

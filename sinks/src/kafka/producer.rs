@@ -55,7 +55,7 @@ impl Producer {
             .set("message.timeout.ms", timeout_ms);
         let complaints = Complaints::default();
         let producer = config.create_with_context(complaints.clone());
-        let inner = producer.map_err(|error| KafkaFailure::Producer { error })?;
+        let inner = producer.map_err(|error| KafkaFailure::Producer { error: error.into() })?;
         Ok(Self { inner: Some(inner), complaints })
     }
 
@@ -73,7 +73,7 @@ impl Producer {
     }
 
     pub(super) fn record_failure(&self, topic: &str, error: KafkaError) -> KafkaFailure {
-        KafkaFailure::Record { topic: topic.to_owned(), error, cause: self.complaint() }
+        KafkaFailure::Record { topic: topic.to_owned(), error: error.into(), cause: self.complaint() }
     }
 
     /// Asks the cluster about itself, and about a topic.
@@ -84,7 +84,7 @@ impl Producer {
             let metadata = producer
                 .client()
                 .fetch_metadata(None, timeout)
-                .map_err(|error| KafkaFailure::Metadata { error, cause: self.complaint() })?;
+                .map_err(|error| KafkaFailure::Metadata { error: error.into(), cause: self.complaint() })?;
             let mut problems = Vec::new();
             if let Some(topic) = topic
                 && !metadata.topics().iter().any(|known| known.name() == topic)
