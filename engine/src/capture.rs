@@ -4,16 +4,15 @@
 //! every change is checked on its own and its key is found; the rows of all keys are read; then each change is decided
 //! against the rows as the changes before it left them.
 
-use hashbrown::HashTable;
 use rustc_hash::FxHashMap;
-use std::hash::{Hash, Hasher};
 
-use crate::event::{ColumnType, Operation, OriginRef, TableSchema};
+use crate::event::{ColumnType, Operation, OriginRef, Relation, TableSchema};
 use crate::image::{self, Image};
 use crate::key;
 use crate::refusal::{Refusal, RefusalCode};
+use crate::rows::{Rows, SlotImage, key_of};
 use crate::schema::{self, Declaration, Table};
-use crate::store::{Batch, OriginSpans, SchemaMode, Settings, SourcePosition, Store, StoreError, Write};
+use crate::store::{Batch, Head, OriginSpans, SchemaMode, Settings, SourcePosition, Store, StoreError, Write};
 use crate::texts::{Span, Texts};
 
 /// What is to happen to a row.
@@ -71,10 +70,10 @@ impl From<StoreError> for DeclareError {
 /// The capturing instance's side of the engine: its caches.
 #[derive(Debug, Default)]
 pub struct Capture {
-    settings: Option<Settings>,
+    pub(crate) settings: Option<Settings>,
     /// What the tables were read under; none when they must be read anew.
     generation: Option<u64>,
-    tables: Vec<KnownTable>,
+    pub(crate) tables: Vec<KnownTable>,
     places: FxHashMap<String, usize>,
     /// The table of the change before.
     latest: usize,
@@ -83,10 +82,16 @@ pub struct Capture {
 }
 
 #[derive(Debug)]
-struct KnownTable {
-    name: String,
+pub(crate) struct KnownTable {
+    pub(crate) name: String,
     /// Version 0 until its first row is accepted.
-    table: Table,
+    pub(crate) table: Table,
+}
+
+/// The names of the tables that have rows in the store, by place.
+pub(crate) fn known_names(tables: &[KnownTable]) -> Vec<Option<&str>> {
+    let name = |known: &'_ KnownTable| known.table.schema().version > 0;
+    tables.iter().map(|known| name(known).then_some(known.name.as_str())).collect()
 }
 
 impl Capture {
@@ -98,11 +103,7 @@ impl Capture {
         changes: Vec<Change<'_>>,
         positions: Vec<SourcePosition>,
     ) -> Result<Captured, StoreError> {
-        let head = store.head();
-        if self.generation != Some(head.schema_generation) {
-            self.forget();
-            self.generation = Some(head.schema_generation);
-        }
+        let head = self.begin(store);
         let settings = self.settings.get_or_insert_with(|| store.settings()).clone();
         let timestamp_ms = now_ms.max(head.timestamp_ms);
 
@@ -112,7 +113,7 @@ impl Capture {
         for change in changes {
             prepared.push(self.prepare(store, change, &mut rows, &settings)?);
         }
-        rows.read(store, &self.tables)?;
+        rows.read(store, &known_names(&self.tables))?;
         let mut decision = Decision {
             settings: &settings,
             room_for_tables: settings.max_tables.saturating_sub(head.tables),
@@ -163,6 +164,9 @@ impl Capture {
         let settings = self.settings.get_or_insert_with(|| store.settings()).clone();
         let head = store.head();
         let present = store.schema(&declaration.name)?;
+        if let Some(relation) = present.as_ref().and_then(|present| present.relation.as_ref()) {
+            return Err(DeclareError::Refused(captured_table(&declaration.name, relation)));
+        }
         let evolved = schema::evolve(declaration, present.as_ref(), &settings).map_err(DeclareError::Refused)?;
         let Some(schema) = evolved else {
             // Nothing to change means that there is one.
@@ -180,14 +184,29 @@ impl Capture {
         Ok(schema)
     }
 
-    fn forget(&mut self) {
+    /// The newest point; what was cached under another generation of schemas is forgotten.
+    pub(crate) fn begin<S: Store>(&mut self, store: &S) -> Head {
+        let head = store.head();
+        if self.generation != Some(head.schema_generation) {
+            self.forget();
+            self.generation = Some(head.schema_generation);
+        }
+        head
+    }
+
+    pub(crate) fn forget(&mut self) {
         self.generation = None;
         self.tables.clear();
         self.places.clear();
     }
 
     /// The place of a table in the cache, read from the store at its first use.
-    fn table<S: Store>(&mut self, store: &S, name: &str, max_name_bytes: usize) -> Result<Checked<usize>, StoreError> {
+    pub(crate) fn table<S: Store>(
+        &mut self,
+        store: &S,
+        name: &str,
+        max_name_bytes: usize,
+    ) -> Result<Checked<usize>, StoreError> {
         // Batches are mostly about one table.
         if self.tables.get(self.latest).is_some_and(|known| known.name == name) {
             return Ok(Ok(self.latest));
@@ -223,6 +242,9 @@ impl Capture {
             // Nothing in a batch can bring the table about, so what else is wrong with the change does not matter.
             return Ok(Err(unknown_table(change.table)));
         }
+        if let Some(relation) = &schema.relation {
+            return Ok(Err(captured_table(change.table, relation)));
+        }
         Ok(keyed(&change, schema, settings, &mut self.key).map(|(image, lacking)| {
             let row = rows.slot(table, &self.key);
             Prepared { table, row, action: change.action, image, lacking, origin: change.origin }
@@ -231,7 +253,7 @@ impl Capture {
 }
 
 /// Refused or not: a failure of the change, never of the store.
-type Checked<T> = Result<T, Refusal>;
+pub(crate) type Checked<T> = Result<T, Refusal>;
 
 /// Key columns that a change's address names and its image lacks, with their parts of it: needed for an insert.
 type Lacking = Vec<(String, String)>;
@@ -322,7 +344,7 @@ pub fn check_address(address: &[impl AsRef<str>], schema: &TableSchema) -> Check
 }
 
 /// A key column's value made of its text: a number where the column holds numbers and the text is one.
-fn key_value(schema: &TableSchema, column: &str, part: &str) -> String {
+pub(crate) fn key_value(schema: &TableSchema, column: &str, part: &str) -> String {
     let number = schema.columns.iter().any(|known| known.name == column && known.column_type == ColumnType::Number);
     if number && key::is_integer(part) { part.to_owned() } else { image::quote(part) }
 }
@@ -337,111 +359,8 @@ fn mismatch(column: &str, part: &str, value: &str) -> Refusal {
     )
 }
 
-fn too_many_tables(name: &str, max_tables: usize) -> Refusal {
+pub(crate) fn too_many_tables(name: &str, max_tables: usize) -> Refusal {
     Refusal::new(RefusalCode::TooManyTables, format!("`{name}` would be one table more than the {max_tables} allowed"))
-}
-
-/// The rows that a batch is about, each once.
-#[derive(Default)]
-struct Rows {
-    slots: Vec<Slot>,
-    /// Places in `slots`, by table and key.
-    index: HashTable<usize>,
-    /// The keys, end to end.
-    keys: String,
-    /// What was read of each table.
-    found: Vec<Texts>,
-}
-
-struct Slot {
-    table: usize,
-    /// From and to where in `keys`.
-    key: (usize, usize),
-    /// How many changes of the batch are still to come.
-    pending: u32,
-    image: SlotImage,
-}
-
-/// Where a row's image is.
-#[derive(Clone, Copy)]
-enum SlotImage {
-    /// There is no row.
-    None,
-    /// Among what was read of its table.
-    Read(Span),
-    /// Among what is to be written, by an earlier change of the batch.
-    Written(Span),
-}
-
-fn hash(table: usize, key: &str) -> u64 {
-    let mut hasher = rustc_hash::FxHasher::default();
-    (table, key).hash(&mut hasher);
-    hasher.finish()
-}
-
-impl Rows {
-    fn with_capacity(changes: usize) -> Self {
-        Self { slots: Vec::with_capacity(changes), index: HashTable::with_capacity(changes), ..Self::default() }
-    }
-
-    fn slot(&mut self, table: usize, key: &str) -> usize {
-        let Self { slots, index, keys, .. } = self;
-        let found = index.entry(
-            hash(table, key),
-            |&slot| slots[slot].table == table && key_of(keys, &slots[slot]) == key,
-            |&slot| hash(slots[slot].table, key_of(keys, &slots[slot])),
-        );
-        match found {
-            hashbrown::hash_table::Entry::Occupied(found) => {
-                let slot = *found.get();
-                slots[slot].pending += 1;
-                slot
-            }
-            hashbrown::hash_table::Entry::Vacant(vacant) => {
-                vacant.insert(slots.len());
-                let start = keys.len();
-                keys.push_str(key);
-                slots.push(Slot { table, key: (start, keys.len()), pending: 1, image: SlotImage::None });
-                slots.len() - 1
-            }
-        }
-    }
-
-    /// Reads every row, with one call for each table.
-    fn read<S: Store>(&mut self, store: &S, tables: &[KnownTable]) -> Result<(), StoreError> {
-        let mut of_table: Vec<Vec<usize>> = vec![Vec::new(); tables.len()];
-        for (place, slot) in self.slots.iter().enumerate() {
-            of_table[slot.table].push(place);
-        }
-        self.found.resize_with(tables.len(), Texts::default);
-        for (table, places) in of_table.iter().enumerate() {
-            if places.is_empty() || tables[table].table.schema().version == 0 {
-                continue;
-            }
-            let mut texts = Texts::with_capacity(self.keys.len());
-            let keys = places.iter().map(|&place| texts.push(key_of(&self.keys, &self.slots[place])));
-            let keys: Vec<Span> = keys.collect();
-            let found = store.rows(&tables[table].name, keys, texts)?;
-            if found.images.len() != places.len() {
-                let (asked, given) = (places.len(), found.images.len());
-                return Err(StoreError::Failed(format!("asked for {asked} rows, given {given}")));
-            }
-            for (&place, image) in places.iter().zip(found.images) {
-                self.slots[place].image = image.map_or(SlotImage::None, SlotImage::Read);
-            }
-            self.found[table] = found.texts;
-        }
-        Ok(())
-    }
-
-    fn found_bytes(&self) -> usize {
-        self.found.iter().map(Texts::len).sum()
-    }
-}
-
-/// A row's key, among all of them.
-fn key_of<'a>(keys: &'a str, slot: &Slot) -> &'a str {
-    &keys[slot.key.0..slot.key.1]
 }
 
 /// A batch being decided.
@@ -467,7 +386,6 @@ impl Decision<'_> {
     fn decide(&mut self, tables: &mut [KnownTable], change: &Prepared<'_>) -> Checked<()> {
         let Rows { slots, keys, found, .. } = &mut self.rows;
         let slot = &mut slots[change.row];
-        slot.pending -= 1;
         let KnownTable { name, table } = &tables[change.table];
         let key = key_of(keys, slot);
         let known = table.schema().version > 0;
@@ -577,6 +495,16 @@ fn merge(row: &Image<'_>, patch: &Image<'_>, table: &Table, columns: usize, plac
 
 fn unknown_table(name: &str) -> Refusal {
     Refusal::new(RefusalCode::UnknownTable, format!("there is no table `{name}`"))
+}
+
+fn captured_table(table: &str, relation: &Relation) -> Refusal {
+    let Relation { source, database, namespace, name, .. } = relation;
+    let place =
+        if database == namespace { format!("{database}.{name}") } else { format!("{database}.{namespace}.{name}") };
+    Refusal::new(
+        RefusalCode::CapturedTable,
+        format!("table `{table}` follows {place} by the source `{source}`: change it in the database"),
+    )
 }
 
 fn unknown_row(table: &str, key: &str) -> Refusal {

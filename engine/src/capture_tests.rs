@@ -383,7 +383,8 @@ fn a_schema_evolves_within_a_batch_once_for_each_row_that_does_not_fit() {
     let versions: Vec<u32> = store.state().events.iter().map(|event| event.schema_version).collect();
     assert_eq!(versions, [1, 1, 2, 3, 3]);
     let history = store.view().unwrap().schema_history("t").unwrap();
-    let column = |name: &str, column_type, nullable| Column { name: name.to_owned(), column_type, nullable };
+    let column =
+        |name: &str, column_type, nullable| Column { name: name.to_owned(), column_type, nullable, native_type: None };
     let id = column("id", ColumnType::Number, false);
     assert_eq!(history[0].columns, [id.clone(), column("n", ColumnType::Number, false)]);
     assert_eq!(history[1].columns, [id.clone(), column("n", ColumnType::Number, true)]);
@@ -490,7 +491,10 @@ fn a_failed_commit_is_an_error_and_the_next_capture_is_right() {
     let captured = store.capture_with(&mut capture, 3, batch, vec![]).unwrap();
     assert_eq!(outcomes(&captured), [Ok(2), Err(RefusalCode::UnknownTable), Ok(3)]);
     let schema = Store::schema(&store, "t").unwrap().unwrap();
-    assert_eq!(schema.columns[1], Column { name: "n".to_owned(), column_type: ColumnType::String, nullable: true });
+    assert_eq!(
+        schema.columns[1],
+        Column { name: "n".to_owned(), column_type: ColumnType::String, nullable: true, native_type: None }
+    );
     assert_eq!(schema.version, 2);
 }
 
@@ -574,6 +578,8 @@ fn an_event_keeps_where_it_came_from() {
         transaction: Some("7".to_owned()),
         position: Some("0/16".to_owned()),
         snapshot: true,
+        committed_at_ms: Some(17),
+        unavailable: None,
     };
     capture(&store, vec![Change { origin: Some(origin.clone()), ..insert("t", r#"{"id":1}"#) }]);
     assert_eq!(store.state().events[0].origin, Some(origin));

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::texts::{Span, Texts};
-use crate::{capture, event, query, refusal, schema, selection, snapshot, store};
+use crate::{capture, event, follow, image, query, refusal, schema, selection, snapshot, store};
 
 mod bindings {
     #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
@@ -21,7 +21,8 @@ mod bindings {
 use bindings::cdc::engine::store as wit_store;
 use bindings::cdc::event::types as wit;
 use bindings::exports::cdc::engine::{
-    capture as wit_capture, query as wit_query, snapshot as wit_snapshot, subscribe as wit_subscribe,
+    capture as wit_capture, follow as wit_follow, query as wit_query, snapshot as wit_snapshot,
+    subscribe as wit_subscribe,
 };
 
 struct Engine;
@@ -228,6 +229,7 @@ fn change<'a>(change: &wit_capture::Change, texts: &'a Texts) -> Result<capture:
                 transaction: origin.transaction.map(text).transpose()?,
                 position: origin.position.map(text).transpose()?,
                 snapshot: origin.snapshot,
+                committed_at_ms: origin.committed_at,
             }),
         },
     })
@@ -262,6 +264,62 @@ impl wit_capture::Guest for Engine {
             Ok(schema) => Ok(schema.into()),
             Err(capture::DeclareError::Refused(refusal)) => Err(wit_capture::DeclareError::Refused(refusal.into())),
             Err(capture::DeclareError::Store(error)) => Err(wit_capture::DeclareError::Store(error.into())),
+        }
+    }
+}
+
+impl wit_follow::Guest for Engine {
+    fn follow(portion: wit_follow::Portion) -> Result<wit_follow::Followed, wit_follow::FollowError> {
+        let described = |table: wit_follow::Described| follow::Described {
+            name: table.name,
+            columns: table.columns.into_iter().map(Into::into).collect(),
+            primary_key: table.primary_key,
+            relation: table.relation.into(),
+        };
+        let transaction = |transaction: wit_follow::Transaction| follow::Transaction {
+            name: transaction.name.into(),
+            committed_at_ms: transaction.committed_at,
+        };
+        let detail = |detail: wit_follow::Detail| follow::Detail {
+            unchanged: detail.unchanged,
+            previous_key: detail.previous_key.map(Into::into),
+        };
+        let change = |change: wit_follow::Change| follow::Change {
+            table: change.table,
+            action: match change.action {
+                wit_follow::Action::Describe => follow::Action::Describe,
+                wit_follow::Action::Replace => follow::Action::Replace,
+                wit_follow::Action::Remove => follow::Action::Remove,
+                wit_follow::Action::Truncate => follow::Action::Truncate,
+                wit_follow::Action::Read => follow::Action::Read,
+            },
+            key: change.key.into(),
+            image: change.image.map(Into::into),
+            before: change.before.map(Into::into),
+            transaction: change.transaction,
+            position: change.position.map(Into::into),
+            detail: change.detail,
+        };
+        let portion = follow::Portion {
+            source: portion.source,
+            tables: portion.tables.into_iter().map(described).collect(),
+            transactions: portion.transactions.into_iter().map(transaction).collect(),
+            details: portion.details.into_iter().map(detail).collect(),
+            changes: portion.changes.into_iter().map(change).collect(),
+            texts: portion.texts.into(),
+            checkpoint: portion.checkpoint,
+        };
+        match CAPTURE.with_borrow_mut(|capture| capture.follow(&Imported, now_ms(), portion)) {
+            Ok(followed) => Ok(wit_follow::Followed {
+                timestamp: followed.timestamp_ms,
+                first: followed.first,
+                events: followed.events,
+            }),
+            Err(follow::FollowError::Refused { change, refusal }) => {
+                let refused = wit_follow::RefusedChange { change, refusal: refusal.into() };
+                Err(wit_follow::FollowError::Refused(refused))
+            }
+            Err(follow::FollowError::Store(error)) => Err(wit_follow::FollowError::Store(error.into())),
         }
     }
 }
@@ -500,6 +558,7 @@ impl From<refusal::Refusal> for wit_capture::Refusal {
             Core::SchemaViolation => Wit::SchemaViolation,
             Core::SchemaConflict => Wit::SchemaConflict,
             Core::InvalidSchema => Wit::InvalidSchema,
+            Core::CapturedTable => Wit::CapturedTable,
         };
         Self { code, message: refusal.message, column: refusal.column }
     }
@@ -552,6 +611,8 @@ impl From<wit_store::OriginSpans> for store::OriginSpans {
             transaction: origin.transaction.map(Into::into),
             position: origin.position.map(Into::into),
             snapshot: origin.snapshot,
+            committed_at_ms: origin.committed_at,
+            unavailable: origin.unavailable.map(Into::into),
         }
     }
 }
@@ -563,6 +624,8 @@ impl From<store::OriginSpans> for wit_store::OriginSpans {
             transaction: origin.transaction.map(Into::into),
             position: origin.position.map(Into::into),
             snapshot: origin.snapshot,
+            committed_at: origin.committed_at_ms,
+            unavailable: origin.unavailable.map(Into::into),
         }
     }
 }
@@ -606,6 +669,8 @@ impl From<event::Origin> for wit::Origin {
             transaction: origin.transaction,
             position: origin.position,
             snapshot: origin.snapshot,
+            committed_at: origin.committed_at_ms,
+            unavailable: origin.unavailable.as_deref().map_or_else(Vec::new, image::strings),
         }
     }
 }
@@ -637,7 +702,7 @@ impl From<wit::Column> for event::Column {
             wit::ColumnType::Array => event::ColumnType::Array,
             wit::ColumnType::Any => event::ColumnType::Any,
         };
-        Self { name: column.name, column_type, nullable: column.nullable }
+        Self { name: column.name, column_type, nullable: column.nullable, native_type: column.native_type }
     }
 }
 
@@ -651,7 +716,7 @@ impl From<event::Column> for wit::Column {
             event::ColumnType::Array => wit::ColumnType::Array,
             event::ColumnType::Any => wit::ColumnType::Any,
         };
-        Self { name: column.name, column_type, nullable: column.nullable }
+        Self { name: column.name, column_type, nullable: column.nullable, native_type: column.native_type }
     }
 }
 
@@ -662,6 +727,7 @@ impl From<wit::TableSchema> for event::TableSchema {
             columns: schema.columns.into_iter().map(Into::into).collect(),
             primary_key: schema.primary_key,
             version: schema.version,
+            relation: schema.relation.map(Into::into),
         }
     }
 }
@@ -673,6 +739,21 @@ impl From<event::TableSchema> for wit::TableSchema {
             columns: schema.columns.into_iter().map(Into::into).collect(),
             primary_key: schema.primary_key,
             version: schema.version,
+            relation: schema.relation.map(Into::into),
         }
+    }
+}
+
+impl From<wit::Relation> for event::Relation {
+    fn from(relation: wit::Relation) -> Self {
+        let wit::Relation { source, connector, database, namespace, name } = relation;
+        Self { source, connector, database, namespace, name }
+    }
+}
+
+impl From<event::Relation> for wit::Relation {
+    fn from(relation: event::Relation) -> Self {
+        let event::Relation { source, connector, database, namespace, name } = relation;
+        Self { source, connector, database, namespace, name }
     }
 }

@@ -24,6 +24,10 @@ pub struct Origin {
     pub position: Option<String>,
     /// Whether the event is part of an initial snapshot.
     pub snapshot: bool,
+    /// When the source's transaction was committed, in ms since 1970 by the source's clock.
+    pub committed_at_ms: Option<u64>,
+    /// Columns whose values nobody knew, as a JSON array of strings.
+    pub unavailable: Option<String>,
 }
 
 /// An [`Origin`] whose strings stand elsewhere.
@@ -37,6 +41,8 @@ pub struct OriginRef<'a> {
     pub position: Option<&'a str>,
     /// Whether the event is part of an initial snapshot.
     pub snapshot: bool,
+    /// When the source's transaction was committed, in ms since 1970 by the source's clock.
+    pub committed_at_ms: Option<u64>,
 }
 
 /// One captured change.
@@ -131,6 +137,23 @@ pub struct Column {
     pub column_type: ColumnType,
     /// Whether a row may lack it or hold null in it.
     pub nullable: bool,
+    /// The database's own name of its type, for a table that is captured from one.
+    pub native_type: Option<String>,
+}
+
+/// The table of a database that a table is captured from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// The name of the source that follows it.
+    pub source: String,
+    /// What kind of database it is.
+    pub connector: String,
+    /// The database.
+    pub database: String,
+    /// Its schema (PostgreSQL), or the database again.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
 }
 
 /// One version of a table's schema.
@@ -144,6 +167,8 @@ pub struct TableSchema {
     pub primary_key: Vec<String>,
     /// From 1.
     pub version: u32,
+    /// Where it is captured from; none for the engine's own door.
+    pub relation: Option<Relation>,
 }
 
 #[cfg(test)]

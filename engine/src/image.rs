@@ -222,6 +222,26 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
+/// The strings of a JSON array of strings that was made of [`quote`]d ones.
+#[must_use]
+pub fn strings(array: &str) -> Vec<String> {
+    let mut strings = Vec::new();
+    let (mut begin, mut is_escaped) = (None, false);
+    for (at, byte) in array.bytes().enumerate() {
+        match (byte, begin) {
+            (_, Some(_)) if is_escaped => is_escaped = false,
+            (b'\\', Some(_)) => is_escaped = true,
+            (b'"', Some(from)) => {
+                strings.push(unescape(&array[from..at]));
+                begin = None;
+            }
+            (b'"', None) => begin = Some(at + 1),
+            _ => {}
+        }
+    }
+    strings
+}
+
 /// Decodes the inside of a JSON string that has been found valid.
 #[must_use]
 pub fn unescape(raw: &str) -> String {

@@ -13,11 +13,13 @@
 
 pub mod capture;
 pub mod event;
+pub mod follow;
 pub mod image;
 pub mod key;
 pub mod past;
 pub mod query;
 pub mod refusal;
+mod rows;
 pub mod schema;
 pub mod selection;
 pub mod snapshot;

@@ -117,6 +117,7 @@ fn origin_ref(origin: &Origin) -> OriginRef<'_> {
         transaction: origin.transaction.as_deref(),
         position: origin.position.as_deref(),
         snapshot: origin.snapshot,
+        committed_at_ms: origin.committed_at_ms,
     }
 }
 
@@ -162,6 +163,7 @@ pub(crate) fn declaration(name: &str, columns: &[oracle::Column], key: &[&str]) 
         name: column.name.clone(),
         column_type: column_type(column.kind),
         nullable: column.nullable,
+        native_type: None,
     });
     Declaration {
         name: name.to_owned(),
@@ -229,8 +231,11 @@ impl Store for MemoryStore {
                 let after = write.after.map(text);
                 let row = (text(write.table), text(write.key));
                 match &after {
-                    Some(image) => state.rows.insert(row, image.clone()),
-                    None => state.rows.remove(&row),
+                    None if write.operation == Operation::Truncate => {
+                        state.rows.retain(|(table, _), _| *table != row.0)
+                    }
+                    Some(image) => drop(state.rows.insert(row, image.clone())),
+                    None => drop(state.rows.remove(&row)),
                 };
                 state.events.push(Event {
                     sequence: state.events.len() as u64 + 1,

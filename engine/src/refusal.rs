@@ -41,6 +41,8 @@ pub enum RefusalCode {
     SchemaConflict,
     /// The declaration is not a schema.
     InvalidSchema,
+    /// The table follows a database: it is written there.
+    CapturedTable,
 }
 
 /// Why a change was refused. Nothing of it was captured.

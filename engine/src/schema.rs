@@ -43,6 +43,7 @@ impl Table {
             columns: Vec::new(),
             primary_key: vec![DEFAULT_KEY.to_owned()],
             version: 0,
+            relation: None,
         })
     }
 
@@ -180,7 +181,7 @@ impl Fitting<'_> {
         // Rows that were written before lack the column; only a table's first row can say that it is never null.
         let nullable = self.table.schema.version > 0 || value_type.is_none();
         let column_type = value_type.unwrap_or(ColumnType::Any);
-        self.wider().columns.push(Column { name: name.to_owned(), column_type, nullable });
+        self.wider().columns.push(Column { name: name.to_owned(), column_type, nullable, native_type: None });
         Ok(place)
     }
 
@@ -249,6 +250,7 @@ pub fn evolve(
             columns: declared.columns,
             primary_key: declared.primary_key,
             version: 1,
+            relation: None,
         }));
     };
     if present.primary_key != declared.primary_key {
@@ -287,11 +289,29 @@ pub fn evolve(
         columns,
         primary_key: declared.primary_key,
         version: present.version + 1,
+        relation: None,
     }))
 }
 
 /// The declaration, if it is one.
 fn checked(declaration: Declaration, settings: &Settings) -> Result<Declaration, Refusal> {
+    check_shape(&declaration, settings)?;
+    let invalid = |message: String| Refusal::new(RefusalCode::InvalidSchema, message);
+    for name in &declaration.primary_key {
+        let Some(column) = declaration.columns.iter().find(|column| &column.name == name) else { continue };
+        if column.nullable {
+            return Err(invalid(format!("`{name}` is part of the primary key and cannot be nullable")));
+        }
+        if !matches!(column.column_type, ColumnType::String | ColumnType::Number | ColumnType::Any) {
+            let found = column.column_type.name();
+            return Err(invalid(format!("`{name}` is part of the primary key and cannot be {found}")));
+        }
+    }
+    Ok(declaration)
+}
+
+/// Whether names and numbers are within the limits and every column is there once, those of the key among them.
+pub(crate) fn check_shape(declaration: &Declaration, settings: &Settings) -> Result<(), Refusal> {
     let invalid = |message: String| Refusal::new(RefusalCode::InvalidSchema, message);
     check_table_name(&declaration.name, settings.max_name_bytes)?;
     if declaration.columns.len() > settings.max_columns {
@@ -317,18 +337,11 @@ fn checked(declaration: Declaration, settings: &Settings) -> Result<Declaration,
         if declaration.primary_key[..index].contains(name) {
             return Err(invalid(format!("the primary key names `{name}` twice")));
         }
-        let Some(column) = declaration.columns.iter().find(|column| &column.name == name) else {
+        if !declaration.columns.iter().any(|column| &column.name == name) {
             return Err(invalid(format!("the primary key names `{name}`, which is no column")));
-        };
-        if column.nullable {
-            return Err(invalid(format!("`{name}` is part of the primary key and cannot be nullable")));
-        }
-        if !matches!(column.column_type, ColumnType::String | ColumnType::Number | ColumnType::Any) {
-            let found = column.column_type.name();
-            return Err(invalid(format!("`{name}` is part of the primary key and cannot be {found}")));
         }
     }
-    Ok(declaration)
+    Ok(())
 }
 
 fn conflict(column: &str, message: impl std::fmt::Display) -> Refusal {
@@ -383,9 +396,14 @@ mod tests {
     fn schema(columns: &[(&str, ColumnType, bool)]) -> TableSchema {
         let columns = columns
             .iter()
-            .map(|&(name, column_type, nullable)| Column { name: name.to_owned(), column_type, nullable })
+            .map(|&(name, column_type, nullable)| Column {
+                name: name.to_owned(),
+                column_type,
+                nullable,
+                native_type: None,
+            })
             .collect();
-        TableSchema { name: "t".to_owned(), columns, primary_key: vec!["id".to_owned()], version: 1 }
+        TableSchema { name: "t".to_owned(), columns, primary_key: vec!["id".to_owned()], version: 1, relation: None }
     }
 
     fn fit(table: &Table, row: &str, whole: bool, mode: SchemaMode) -> Result<Option<TableSchema>, Refusal> {
@@ -413,7 +431,10 @@ mod tests {
         let wider = fit(&table(TWO), r#"{"id":"a","n":"x","new":[]}"#, true, SchemaMode::Infer).unwrap().unwrap();
         assert_eq!(wider.version, 2);
         assert_eq!(wider.columns[1].column_type, ColumnType::Any);
-        assert_eq!(wider.columns[2], Column { name: "new".into(), column_type: ColumnType::Array, nullable: true });
+        assert_eq!(
+            wider.columns[2],
+            Column { name: "new".into(), column_type: ColumnType::Array, nullable: true, native_type: None }
+        );
     }
 
     #[test]

@@ -95,6 +95,10 @@ pub struct OriginSpans {
     pub position: Option<Span>,
     /// Whether the event is part of an initial snapshot.
     pub snapshot: bool,
+    /// When the source's transaction was committed, in ms since 1970.
+    pub committed_at_ms: Option<u64>,
+    /// Columns whose values nobody knew, as a JSON array of strings.
+    pub unavailable: Option<Span>,
 }
 
 impl OriginSpans {
@@ -105,6 +109,8 @@ impl OriginSpans {
             transaction: origin.transaction.map(|transaction| texts.push(transaction)),
             position: origin.position.map(|position| texts.push(position)),
             snapshot: origin.snapshot,
+            committed_at_ms: origin.committed_at_ms,
+            unavailable: None,
         }
     }
 
@@ -116,6 +122,8 @@ impl OriginSpans {
             transaction: self.transaction.map(text).transpose()?,
             position: self.position.map(text).transpose()?,
             snapshot: self.snapshot,
+            committed_at_ms: self.committed_at_ms,
+            unavailable: self.unavailable.map(text).transpose()?,
         })
     }
 }

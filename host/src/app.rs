@@ -19,7 +19,9 @@ use crate::live::{StreamOptions, Streams, Tail, TailOptions};
 use crate::metrics::{self, Metrics, StoreFigures};
 use crate::readers::Readers;
 use crate::sandbox::{self, CompileWith, Component, EngineError, LoadError, Settings};
+use crate::schemas::Schemas;
 use crate::server::{self, ServerOptions};
+use crate::source::{SourceError, Sources};
 use crate::store::{self, EmbeddedOptions, EmbeddedStore, OpenError, Retention, Store, StoreError};
 
 /// Snapshots and replays that may run at once.
@@ -61,6 +63,9 @@ pub enum ServeError {
     /// Subscriptions cannot be started.
     #[error(transparent)]
     Subscriptions(#[from] SubscriptionError),
+    /// Sources cannot be started.
+    #[error(transparent)]
+    Sources(#[from] SourceError),
     /// An allowed origin is none.
     #[error("cors-origin: {0}")]
     Cors(#[from] cdc_rest::InvalidOrigin),
@@ -88,7 +93,7 @@ pub enum ServeError {
 /// Runs the service until `stop` is done.
 pub async fn serve(
     settings: ServeSettings,
-    declared: Declared,
+    mut declared: Declared,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let cors = cdc_rest::Cors::parse(&settings.cors_origins)?;
@@ -143,17 +148,20 @@ pub async fn serve(
         snapshot_timeout: limits.snapshot_timeout,
         max_batch: limits.max_batch,
     };
+    let schemas = Arc::new(Schemas::new(store.clone()));
     let stream_options = StreamOptions {
         max_streams: limits.max_streams,
         heartbeat: limits.stream_heartbeat,
         stall_timeout: limits.stream_stall_timeout,
     };
-    let streams = Streams::start(tail.clone(), stream_options, metrics.clone());
+    let streams = Streams::start(tail.clone(), schemas.clone(), stream_options, metrics.clone());
+    let source_specs = std::mem::take(&mut declared.sources);
     let subscribing = Subscribing {
         store: store.clone(),
         tail,
         ingest: ingest.clone(),
         readers: readers.clone(),
+        schemas: schemas.clone(),
         tasks: tokio::runtime::Handle::current(),
         settings: settings.clone(),
         declared,
@@ -166,7 +174,21 @@ pub async fn serve(
         let subscriptions = Arc::downgrade(&subscriptions);
         Box::new(move || subscriptions.upgrade().map_or_else(Vec::new, |found| figures_of(&found)))
     });
-    let services = Services { ingest, readers, streams, components, subscriptions: subscriptions.clone() };
+    // After the subscriptions, so that what those declare holds from the first event on.
+    let sources = Arc::new(Sources::start(store.clone(), ingest.clone(), source_specs, &settings.data)?);
+    metrics.read_sources({
+        let sources = Arc::downgrade(&sources);
+        Box::new(move || sources.upgrade().map_or_else(Vec::new, |found| source_figures(&found)))
+    });
+    let services = Services {
+        ingest,
+        readers,
+        schemas,
+        streams,
+        components,
+        subscriptions: subscriptions.clone(),
+        sources: sources.clone(),
+    };
     let api = Arc::new(Api::new(api_options, services, metrics.clone()));
 
     let listener = listen(settings.listen).await?;
@@ -191,6 +213,12 @@ pub async fn serve(
     if cut > 0 {
         tracing::warn!(connections = cut, "requests took longer than drain-timeout-ms and were cut off");
     }
+    // Sources first: what they have under way is delivered to lanes yet.
+    let unfinished = sources.stop(limits.drain_timeout).await;
+    drop(sources);
+    if unfinished > 0 {
+        tracing::warn!(sources = unfinished, "portions took longer than drain-timeout-ms and will come again");
+    }
     // Each lane ends after the batch that it is at; one that does not costs a repetition, and no loss.
     let drain = limits.drain_timeout;
     let draining = tokio::task::spawn_blocking(move || subscriptions.stop(drain));
@@ -200,7 +228,7 @@ pub async fn serve(
     }
     // The doors are gone with the API, so the thread ends once all that came through them is in the store.
     let closing = tokio::task::spawn_blocking(move || {
-        if cut == 0 && stuck == 0 && ingest_thread.join().is_err() {
+        if cut == 0 && stuck == 0 && unfinished == 0 && ingest_thread.join().is_err() {
             tracing::error!("the ingest thread panicked");
         }
         store.close()
@@ -220,6 +248,7 @@ struct Subscribing {
     tail: Arc<Tail>,
     ingest: Ingest,
     readers: Arc<Readers>,
+    schemas: Arc<Schemas>,
     tasks: tokio::runtime::Handle,
     settings: ServeSettings,
     declared: Declared,
@@ -228,7 +257,7 @@ struct Subscribing {
 impl Subscribing {
     /// Loads components and starts to deliver. Blocks while something is compiled.
     fn start(self) -> Result<(Arc<Components>, Arc<Subscriptions>), ServeError> {
-        let Self { store, tail, ingest, readers, tasks, settings, declared } = self;
+        let Self { store, tail, ingest, readers, schemas, tasks, settings, declared } = self;
         let limits = &settings.limits;
         let runtime_options = RuntimeOptions {
             stack_bytes: limits.guest_stack_bytes,
@@ -261,7 +290,7 @@ impl Subscribing {
                 subscriptions.push((id, spec));
             }
         }
-        let parts = Parts { store, tail, ingest, readers, components: components.clone(), replica };
+        let parts = Parts { store, tail, ingest, readers, components: components.clone(), replica, schemas };
         let options = DeliveryOptions {
             max_subscriptions: limits.max_subscriptions,
             slots: 2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
@@ -298,6 +327,24 @@ fn figures_of(subscriptions: &Subscriptions) -> Vec<metrics::SubscriptionFigures
         ],
         guest_us: found.counts.guest_us,
         dropped_lines: found.counts.dropped_lines,
+        delay: found.delay,
+    });
+    figures.collect()
+}
+
+/// The sources' figures, as the metrics show them.
+fn source_figures(sources: &Sources) -> Vec<metrics::SourceFigures> {
+    let figures = sources.figures().into_iter().map(|found| metrics::SourceFigures {
+        name: found.name,
+        state: found.state,
+        lag_bytes: found.lag_bytes,
+        retained_bytes: found.retained_bytes,
+        retained_budget: found.retained_budget,
+        events: found.events,
+        transactions: found.transactions,
+        portions: found.portions,
+        reconnects: found.reconnects,
+        rows_read: found.rows_read,
         delay: found.delay,
     });
     figures.collect()

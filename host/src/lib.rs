@@ -6,6 +6,7 @@
 pub mod api;
 pub mod app;
 pub mod authoring;
+pub mod check;
 pub mod components;
 pub mod config;
 pub mod delivery;
@@ -18,7 +19,9 @@ mod native_code;
 pub mod readers;
 mod refused_heads;
 pub mod sandbox;
+pub mod schemas;
 pub mod selection;
 pub mod server;
+pub mod source;
 pub mod store;
 pub mod tail;

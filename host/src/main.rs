@@ -4,8 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use cdc_host::authoring::ComponentCommand;
-use cdc_host::config::{self, EngineSettings, Environment, Invocation, Serve};
-use cdc_host::{app, authoring, guest, logging, sandbox, store, tail};
+use cdc_host::config::{self, Check, EngineSettings, Environment, Invocation, Serve};
+use cdc_host::source::Farewell;
+use cdc_host::{app, authoring, check, guest, logging, sandbox, store, tail};
 
 /// The system's allocator costs a tenth of the service's time: what one thread allocates, another mostly frees.
 #[global_allocator]
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
         Ok(Invocation::Tail(settings)) => finish(run_tail(&settings)),
         Ok(Invocation::Engine(settings)) => finish(export_engine(&settings)),
         Ok(Invocation::Component(command)) => finish(component(&command)),
+        Ok(Invocation::Check(what)) => check_configured(&what),
+        Ok(Invocation::DropSource(farewell)) => finish(drop_source(*farewell)),
         Ok(Invocation::Verify(settings)) => verify(&settings),
     }
 }
@@ -135,6 +138,31 @@ fn export_engine(settings: &EngineSettings) -> Result<(), String> {
             std::fs::write(file, component).map_err(|error| format!("cannot write {}: {error}", file.display()))
         }
     }
+}
+
+/// 0: everything can work; 1: something is missing, and it says what; 2: there is nothing to look at.
+fn check_configured(what: &Check) -> ExitCode {
+    let checked = runtime().map(|runtime| {
+        runtime.block_on(check::check(&what.declared.sources, &what.declared.subscriptions, &what.names))
+    });
+    let report = match checked {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            return ExitCode::from(2);
+        }
+        Err(message) => return finish(Err(message)),
+    };
+    let text = if what.json { report.json() } else { report.text() };
+    match print(text.as_bytes()) {
+        Ok(()) if report.is_missing_something() => ExitCode::FAILURE,
+        printed => finish(printed),
+    }
+}
+
+fn drop_source(farewell: Farewell) -> Result<(), String> {
+    let said = runtime()?.block_on(farewell.say()).map_err(|error| error.to_string())?;
+    print(said.as_bytes())
 }
 
 /// 0: sound; 1: something is wrong, and it says what; 2: the folder cannot be checked.

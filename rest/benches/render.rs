@@ -4,8 +4,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use cdc_rest::envelope::{Format, Subject};
 use cdc_rest::{
-    EventRef, InsertBody, Limits, LineSplitter, Operation, OriginRef, RequestHead, route, write_captured, write_event,
+    Column, ColumnType, EventRef, InsertBody, Limits, LineSplitter, Operation, OriginRef, Relation, RequestHead,
+    TableSchema, route, write_captured, write_event,
 };
 
 fn main() {
@@ -20,8 +22,14 @@ fn main() {
         schema_version: 3,
         origin: None,
     };
-    let origin =
-        OriginRef { source: "postgres", transaction: Some("741"), position: Some("0/16B3748"), snapshot: false };
+    let origin = OriginRef {
+        source: "postgres",
+        transaction: Some("741"),
+        position: Some("0/16B3748/1"),
+        snapshot: false,
+        committed_at_ms: Some(1_699_380_000_000),
+        unavailable: None,
+    };
     let update = EventRef { operation: Operation::Update, before: Some(row), origin: Some(origin), ..insert };
     let mut out = Vec::with_capacity(1 << 16);
     let limits = Limits::default();
@@ -39,6 +47,15 @@ fn main() {
         out.clear();
         write_event(&mut out, black_box(&update));
     });
+    let schema = schema();
+    let subject =
+        Subject { event: update, id: "evt_1699380000000_21i3v9", key: "user_123", schema: &schema, subscription: None };
+    for &format in Format::READABLE {
+        measure(&format!("Format::write, {}, update with origin", format.as_str()), 1, || {
+            out.clear();
+            format.write(&mut out, black_box(&subject));
+        });
+    }
     let post = RequestHead {
         method: "POST",
         path: "/data/users",
@@ -72,6 +89,37 @@ fn main() {
     measure("InsertBody, per row", 1000, || {
         let _ = black_box(InsertBody::parse(black_box(&array), &limits));
     });
+}
+
+/// Of the row, as if it came from PostgreSQL.
+fn schema() -> TableSchema {
+    let column = |(name, column_type, native): (&str, ColumnType, &str)| Column {
+        name: name.into(),
+        column_type,
+        nullable: name != "id",
+        native_type: Some(native.into()),
+    };
+    let columns = [
+        ("id", ColumnType::String, "character varying(20)"),
+        ("email", ColumnType::String, "text"),
+        ("name", ColumnType::String, "text"),
+        ("created_at", ColumnType::Number, "bigint"),
+        ("updated_at", ColumnType::Number, "numeric(20,0)"),
+        ("address", ColumnType::String, "text"),
+    ];
+    TableSchema {
+        name: "users".into(),
+        columns: columns.into_iter().map(column).collect(),
+        primary_key: vec!["id".into()],
+        version: 3,
+        relation: Some(Relation {
+            source: "postgres".into(),
+            connector: "postgresql".into(),
+            database: "shop".into(),
+            namespace: "public".into(),
+            name: "users".into(),
+        }),
+    }
 }
 
 fn measure(name: &str, units: u32, mut run: impl FnMut()) {

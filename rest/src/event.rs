@@ -1,5 +1,6 @@
 //! Events as JSON: one by one, and in pages. Images pass through as they are.
 
+use crate::envelope::{Format, Subject};
 use crate::json;
 
 /// What happened to a row.
@@ -70,7 +71,7 @@ pub struct OriginRef<'a> {
 }
 
 /// The source that events name that came through our own door; the seed's name for it.
-const OWN_SOURCE: &str = "cdc-engine";
+pub(crate) const OWN_SOURCE: &str = "cdc-engine";
 
 /// The id of an event: `evt_<timestamp>_<sequence in base 36>`.
 pub fn event_id(timestamp_ms: u64, sequence: u64) -> String {
@@ -124,7 +125,14 @@ pub fn write_event(out: &mut Vec<u8>, event: &EventRef<'_>) {
         out.extend_from_slice(b",\"after\":");
         out.extend_from_slice(after);
     }
-    out.extend_from_slice(b",\"metadata\":{\"sequenceNumber\":");
+    out.extend_from_slice(b",\"metadata\":");
+    write_metadata(out, event);
+    out.push(b'}');
+}
+
+/// Writes the `metadata` of an event.
+pub(crate) fn write_metadata(out: &mut Vec<u8>, event: &EventRef<'_>) {
+    out.extend_from_slice(b"{\"sequenceNumber\":");
     json::integer(out, event.sequence);
     out.extend_from_slice(b",\"source\":");
     json::string(out, event.origin.map_or(OWN_SOURCE, |origin| origin.source));
@@ -151,7 +159,7 @@ pub fn write_event(out: &mut Vec<u8>, event: &EventRef<'_>) {
             out.extend_from_slice(unavailable.as_bytes());
         }
     }
-    out.extend_from_slice(b"}}");
+    out.push(b'}');
 }
 
 /// Writes the answer to a write that was captured: `POST` of one row, `PUT`, `DELETE`.
@@ -179,11 +187,21 @@ impl EventsWriter {
 
     /// Adds an event.
     pub fn event(&mut self, out: &mut Vec<u8>, event: &EventRef<'_>) {
+        self.next(out);
+        write_event(out, event);
+    }
+
+    /// Adds an event in a format. The page around it is the same for all of them.
+    pub fn envelope(&mut self, out: &mut Vec<u8>, format: Format, subject: &Subject<'_>) {
+        self.next(out);
+        format.write(out, subject);
+    }
+
+    fn next(&mut self, out: &mut Vec<u8>) {
         if self.count > 0 {
             out.push(b',');
         }
         self.count += 1;
-        write_event(out, event);
     }
 
     /// Ends the answer: what to ask after for the next page, and the oldest event that is kept.

@@ -1,5 +1,6 @@
 //! `GET /events`: which events are asked for.
 
+use crate::envelope::Format;
 use crate::problem::Problem;
 use crate::query::{Parameters, not_allowed};
 use crate::{Limits, Operation, TableName};
@@ -21,6 +22,8 @@ pub struct EventQuery {
     pub limit: u32,
     /// In which order they are answered.
     pub order: Order,
+    /// How each is written.
+    pub format: Format,
 }
 
 /// In which order events are answered.
@@ -36,7 +39,7 @@ pub enum Order {
 impl EventQuery {
     /// Takes a raw query.
     pub(crate) fn parse(query: Option<&str>, limits: &Limits) -> Result<Self, Problem> {
-        const KNOWN: &[&str] = &["table", "operation", "since", "limit", "after", "key", "order"];
+        const KNOWN: &[&str] = &["table", "operation", "since", "limit", "after", "key", "order", "format"];
         let parameters = Parameters::parse(query, KNOWN)?;
         let page = parameters.integer("limit", 1..=u64::from(limits.max_page))?;
         Ok(Self {
@@ -47,6 +50,7 @@ impl EventQuery {
             after: parameters.integer("after", 0..=u64::MAX)?,
             limit: page.and_then(|page| u32::try_from(page).ok()).unwrap_or(limits.default_page.min(limits.max_page)),
             order: parameters.text("order").map(order).transpose()?.unwrap_or_default(),
+            format: parameters.text("format").map(format).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -62,6 +66,14 @@ fn order(text: &str) -> Result<Order, Problem> {
         "desc" => Ok(Order::Descending),
         other => Err(not_allowed("order", other, "`asc` or `desc`")),
     }
+}
+
+/// One of the formats that need nothing beside their JSON.
+pub(crate) fn format(text: &str) -> Result<Format, Problem> {
+    Format::parse(text).filter(|format| Format::READABLE.contains(format)).ok_or_else(|| {
+        let names: Vec<_> = Format::READABLE.iter().map(|format| format!("`{}`", format.as_str())).collect();
+        not_allowed("format", text, &names.join(", "))
+    })
 }
 
 pub(crate) fn within(key: &str, limits: &Limits) -> Result<String, Problem> {
@@ -92,14 +104,16 @@ mod tests {
             after: None,
             limit: 1_000,
             order: Order::Ascending,
+            format: Format::Native,
         };
         assert_eq!(query, Ok(everything));
     }
 
     #[test]
     fn every_parameter_is_taken() {
-        let text = "table=users&operation=update&since=0&limit=10000&after=18446744073709551615&key=a%2Fb+c&order=desc";
+        let text = "table=users&operation=update&since=0&limit=10000&after=18446744073709551615&key=a%2Fb+c&order=desc&format=sequin";
         let query = parse(text).unwrap_or_else(|problem| panic!("{problem}"));
+        assert_eq!(query.format, Format::Sequin);
         assert_eq!(query.table.as_ref().map(TableName::as_str), Some("users"));
         assert_eq!(query.operation, Some(Operation::Update));
         assert_eq!(query.key.as_deref(), Some("a/b c"));
@@ -117,6 +131,8 @@ mod tests {
             ("operation=MERGE", "operation"),
             ("order=ascending", "order"),
             ("order=ASC", "order"),
+            ("format=avro", "`native`, `debezium`, `debezium-schema`, `cloudevents`, `sequin`"),
+            ("format=cloudevents-binary", "`cloudevents`"),
         ] {
             let refused = parse(query);
             assert!(

@@ -147,6 +147,14 @@ pub(crate) const PATHS: &[PathEntry<'static>] = &[
         path: "/components/:name/versions/:version",
         methods: &[(Method::Get, "A version of a component: world, imports, size, hash.")],
     },
+    PathEntry { path: "/sources", methods: &[(Method::Get, "Every database that is followed, and how that fares.")] },
+    PathEntry { path: "/sources/:name", methods: &[(Method::Get, "How far a source is, and what holds it up.")] },
+    PathEntry { path: "/sources/:name/pause", methods: &[(Method::Post, "Follow no further until it is resumed.")] },
+    PathEntry { path: "/sources/:name/resume", methods: &[(Method::Post, "Go on after a pause or a stop.")] },
+    PathEntry {
+        path: "/sources/:name/repair",
+        methods: &[(Method::Post, "Read the tables anew, compare them with the rows here, and mend what differs.")],
+    },
     PathEntry {
         path: "/trace/:table/:key",
         methods: &[(Method::Get, "What became of a row's events at each subscription.")],

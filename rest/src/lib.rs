@@ -42,6 +42,7 @@ mod replay;
 mod request;
 mod route;
 mod schema;
+mod source;
 mod statistics;
 mod stream;
 mod stream_query;
@@ -70,18 +71,21 @@ pub use insert_body::InsertBody;
 pub use key::RowKey;
 pub use limits::Limits;
 pub use line_splitter::{Line, LineSplitter};
-pub use names::{ComponentName, SubscriptionId};
+pub use names::{ComponentName, SourceName, SubscriptionId};
 pub use problem::Problem;
 pub use problem_code::Code;
 pub use replay::{ReplayRequest, ReplayedTable, write_replay_report};
 pub use request::{BodyKind, InsertFormat, Request};
 pub use route::{RequestHead, route};
 pub use schema::{Column, ColumnType, Relation, TableSchema, write_schema, write_schema_history, write_schemas};
+pub use source::{
+    LastRepair, SourcePlace, SourceState, SourceStatus, SourceTable, SourceTableState, write_source, write_sources,
+};
 pub use statistics::{Statistics, write_statistics};
-pub use stream::{EVENT_STREAM, write_stream_error, write_stream_event, write_stream_position};
+pub use stream::{EVENT_STREAM, write_stream_envelope, write_stream_error, write_stream_event, write_stream_position};
 pub use stream_query::StreamQuery;
 pub use subscription::{
-    Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, Start,
+    Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, SinkSpec, Start,
     Subscriber, SubscriptionSpec,
 };
 pub use subscription_action::{DeadLetterChoice, DeadLetterQuery, DryRun, Rewind, Rollback};

@@ -1,4 +1,4 @@
-//! Names that users give to subscriptions and components.
+//! Names that users give to subscriptions, components and sources.
 
 use std::fmt;
 
@@ -16,6 +16,20 @@ pub struct SubscriptionId(String);
 /// The name of a component: written as a [`SubscriptionId`] is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ComponentName(String);
+
+/// The name of a source: written as a [`SubscriptionId`] is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceName(String);
+
+impl SourceName {
+    /// Takes a decoded name.
+    pub fn parse(name: &str) -> Result<Self, Problem> {
+        check(name).map_err(|why| {
+            Problem::new(Code::InvalidSourceName, format!("{} is not a source's name: {why}", excerpt(name)))
+        })?;
+        Ok(Self(name.to_owned()))
+    }
+}
 
 impl SubscriptionId {
     /// Takes a decoded name.
@@ -89,6 +103,7 @@ macro_rules! name {
 
 name!(SubscriptionId);
 name!(ComponentName);
+name!(SourceName);
 
 #[cfg(test)]
 mod tests {
@@ -109,6 +124,8 @@ mod tests {
             assert_eq!(subscription, Some(Code::InvalidSubscriptionId), "{name:?}");
             let component = ComponentName::parse(name).err().map(|problem| problem.code());
             assert_eq!(component, Some(Code::InvalidComponentName), "{name:?}");
+            let source = SourceName::parse(name).err().map(|problem| problem.code());
+            assert_eq!(source, Some(Code::InvalidSourceName), "{name:?}");
         }
     }
 }

@@ -18,6 +18,14 @@ pub(crate) enum DeadLettersAction {
     Discard,
 }
 
+/// What is to be done with a source.
+#[derive(Clone, Copy)]
+pub(crate) enum SourceAction {
+    Pause,
+    Resume,
+    Repair,
+}
+
 /// A path of the contract with its raw variables.
 #[derive(Clone, Copy)]
 pub(crate) enum Place<'a> {
@@ -43,6 +51,9 @@ pub(crate) enum Place<'a> {
     Component { name: &'a str },
     ComponentVersion { name: &'a str, version: &'a str },
     Rollback { name: &'a str },
+    Sources,
+    Source { name: &'a str },
+    SourceAction { name: &'a str, action: SourceAction },
     Trace { table: &'a str, key: &'a str },
     Health,
     Readiness,
@@ -62,6 +73,7 @@ impl<'a> Place<'a> {
                 "replay" => Self::Replay,
                 "subscriptions" => Self::Subscriptions,
                 "components" => Self::Components,
+                "sources" => Self::Sources,
                 "healthz" => Self::Health,
                 "readyz" => Self::Readiness,
                 "metrics" => Self::Metrics,
@@ -82,6 +94,7 @@ impl<'a> Place<'a> {
             Some(("replica", table)) if !table.contains('/') => Self::Replica { table },
             Some(("subscriptions", rest)) => return Self::of_subscription(rest),
             Some(("components", rest)) => return Self::of_component(rest),
+            Some(("sources", rest)) => return Self::of_source(rest),
             Some(("trace", rest)) => {
                 let (table, key) = rest.split_once('/')?;
                 Self::Trace { table, key }
@@ -113,6 +126,17 @@ impl<'a> Place<'a> {
         }
     }
 
+    fn of_source(rest: &'a str) -> Option<Self> {
+        let Some((name, what)) = rest.split_once('/') else { return Some(Self::Source { name: rest }) };
+        let action = match what {
+            "pause" => SourceAction::Pause,
+            "resume" => SourceAction::Resume,
+            "repair" => SourceAction::Repair,
+            _ => return None,
+        };
+        Some(Self::SourceAction { name, action })
+    }
+
     /// The methods that it takes.
     pub(crate) fn methods(self) -> &'static [Method] {
         match self {
@@ -120,6 +144,7 @@ impl<'a> Place<'a> {
             | Self::Replay
             | Self::SubscriptionAction { .. }
             | Self::DeadLettersAction { .. }
+            | Self::SourceAction { .. }
             | Self::Rollback { .. } => &[Method::Post],
             Self::Row { .. } | Self::Subscription { .. } | Self::Component { .. } => {
                 &[Method::Get, Method::Put, Method::Delete]
@@ -138,6 +163,8 @@ impl<'a> Place<'a> {
             | Self::DeadLetters { .. }
             | Self::Components
             | Self::ComponentVersion { .. }
+            | Self::Sources
+            | Self::Source { .. }
             | Self::Trace { .. }
             | Self::Health
             | Self::Readiness

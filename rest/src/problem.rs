@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::{Code, ComponentName, Limits, PROBLEM_JSON, SubscriptionId, json};
+use crate::{Code, ComponentName, Limits, PROBLEM_JSON, SourceName, SubscriptionId, json};
 
 /// A request that did not succeed, and why. What it says of our own side hides the internals: those go to the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +114,20 @@ impl Problem {
     pub fn unknown_component_version(name: &ComponentName, version: u32) -> Self {
         let detail = format!("component {} has no version {version}", excerpt(name.as_str()));
         Self::new(Code::UnknownComponentVersion, detail)
+    }
+
+    /// There is no such source.
+    pub fn unknown_source(name: &SourceName) -> Self {
+        let detail = format!(
+            "there is no source {}; sources stand in the configuration file, as [sources.some-name]",
+            excerpt(name.as_str())
+        );
+        Self::new(Code::UnknownSource, detail)
+    }
+
+    /// The source is in a state in which this cannot be done.
+    pub fn wrong_source_state(detail: impl Into<Cow<'static, str>>, state: &'static str) -> Self {
+        Self::new(Code::WrongSourceState, detail).with_text("state", state)
     }
 
     /// A row, in a body of its own or on a line, is longer than allowed.

@@ -69,6 +69,7 @@ codes! {
     UnknownTable "unknown-table" 404 "There is no such table" "Table not found";
     UnknownRow "unknown-row" 404 "There is no such row" "Record not found";
     RowExists "row-exists" 409 "A row with this key exists" "Record already exists";
+    CapturedTable "captured-table" 409 "The table follows a database and is written there" "Table follows a database";
     SchemaConflict "schema-conflict" 409 "The declaration contradicts the schema in force" "Schema conflict";
     KeyTooLong "key-too-long" 413 "The key is too long" "Key too long";
     RowTooLarge "row-too-large" 413 "The row is too large" "Record too large";
@@ -91,6 +92,11 @@ codes! {
     UnfitComponent "unfit-component" 422 "The component cannot be a subscriber" "Unfit component";
     SubscriptionBusy "subscription-busy" 503 "The subscription is still at a batch" "Subscription busy";
     ComponentTooLarge "component-too-large" 413 "The component is too large" "Component too large";
+
+    // What sources are not.
+    InvalidSourceName "invalid-source-name" 400 "The source's name is not one" "Invalid source name";
+    UnknownSource "unknown-source" 404 "There is no such source" "Source not found";
+    WrongSourceState "wrong-source-state" 409 "The source is not in a state for this" "Wrong source state";
 
     // What the past no longer, or not yet, holds.
     InTheFuture "in-the-future" 400 "The sequence number lies beyond the newest event" "Sequence not reached yet";

@@ -1,7 +1,8 @@
 //! What a request asks for, once its head has been understood.
 
 use crate::{
-    ComponentName, DeadLetterQuery, EventQuery, Limits, Problem, RowKey, StreamQuery, SubscriptionId, TableName,
+    ComponentName, DeadLetterQuery, EventQuery, Limits, Problem, RowKey, SourceName, StreamQuery, SubscriptionId,
+    TableName,
 };
 
 /// A request whose head is acceptable. Whether it succeeds depends on its body and on the state of the service.
@@ -126,6 +127,16 @@ pub enum Request {
     },
     /// `POST /components/:name/rollback`: make an earlier version the current one.
     RollbackComponent(ComponentName),
+    /// `GET /sources`.
+    Sources,
+    /// `GET /sources/:name`: how it fares.
+    Source(SourceName),
+    /// `POST /sources/:name/pause`.
+    PauseSource(SourceName),
+    /// `POST /sources/:name/resume`: after a pause or a stop.
+    ResumeSource(SourceName),
+    /// `POST /sources/:name/repair`: read its tables anew and compare.
+    RepairSource(SourceName),
     /// `GET /trace/:table/:key`: what became of a row's events at each subscription.
     Trace {
         /// The row's table.
@@ -221,6 +232,11 @@ impl Request {
             | Self::Component(_)
             | Self::DeleteComponent(_)
             | Self::ComponentVersion { .. }
+            | Self::Sources
+            | Self::Source(_)
+            | Self::PauseSource(_)
+            | Self::ResumeSource(_)
+            | Self::RepairSource(_)
             | Self::Trace { .. }
             | Self::Health
             | Self::Readiness

@@ -1,12 +1,12 @@
 //! The head of a request becomes a [`Request`].
 
 use crate::media_type::{insert_format, require_component, require_identity, require_json};
-use crate::place::{DeadLettersAction, Place, SubscriptionAction};
+use crate::place::{DeadLettersAction, Place, SourceAction, SubscriptionAction};
 use crate::problem::{Problem, excerpt};
 use crate::query::Parameters;
 use crate::{
-    Code, ComponentName, DeadLetterQuery, EventQuery, Limits, Method, Request, RowKey, StreamQuery, SubscriptionId,
-    TableName, percent,
+    Code, ComponentName, DeadLetterQuery, EventQuery, Limits, Method, Request, RowKey, SourceName, StreamQuery,
+    SubscriptionId, TableName, percent,
 };
 
 /// What of a request's head decides.
@@ -178,6 +178,20 @@ fn request(place: Place<'_>, method: Method, head: &RequestHead<'_>, limits: &Li
             optional_json(head)?;
             Request::RollbackComponent(name)
         }
+        Place::Sources => parameters(&[]).map(|_| Request::Sources)?,
+        Place::Source { name } => {
+            let name = source_name(name)?;
+            parameters(&[]).map(|_| Request::Source(name))?
+        }
+        Place::SourceAction { name, action } => {
+            let name = source_name(name)?;
+            parameters(&[])?;
+            match action {
+                SourceAction::Pause => Request::PauseSource(name),
+                SourceAction::Resume => Request::ResumeSource(name),
+                SourceAction::Repair => Request::RepairSource(name),
+            }
+        }
         Place::Trace { table, key } => {
             let (table, key) = (table_name(table, limits)?, RowKey::parse(key, limits)?);
             parameters(&[]).map(|_| Request::Trace { table, key })?
@@ -207,6 +221,12 @@ fn component_name(raw: &str) -> Result<ComponentName, Problem> {
     let name = percent::decode(raw)
         .map_err(|why| Problem::new(Code::InvalidComponentName, format!("the name {} {why}", excerpt(raw))))?;
     ComponentName::parse(&name)
+}
+
+fn source_name(raw: &str) -> Result<SourceName, Problem> {
+    let name = percent::decode(raw)
+        .map_err(|why| Problem::new(Code::InvalidSourceName, format!("the name {} {why}", excerpt(raw))))?;
+    SourceName::parse(&name)
 }
 
 fn table_name(raw: &str, limits: &Limits) -> Result<TableName, Problem> {
@@ -514,6 +534,29 @@ mod tests {
         let limits = Limits { max_component_bytes: 5, ..Limits::default() };
         assert_eq!(BodyKind::Component.max_bytes(&limits), 5);
         assert_eq!(BodyKind::Component.too_large(&limits).code(), Code::ComponentTooLarge);
+    }
+
+    #[test]
+    fn sources_are_watched_and_steered() {
+        let name = || SourceName::parse("shop").unwrap_or_else(|problem| panic!("{problem}"));
+        for (method, target, request) in [
+            ("GET", "/sources", Request::Sources),
+            ("GET", "/sources/sh%6Fp", Request::Source(name())),
+            ("POST", "/sources/shop/pause", Request::PauseSource(name())),
+            ("POST", "/sources/shop/resume", Request::ResumeSource(name())),
+            ("POST", "/sources/shop/repair", Request::RepairSource(name())),
+        ] {
+            let routed = ask(method, target);
+            assert_eq!(routed.body(), BodyKind::None, "{target}");
+            assert_eq!(routed, request, "{method} {target}");
+        }
+        for target in ["/sources/", "/sources/..", "/sources/a%2Fb"] {
+            assert_eq!(refusal("GET", target).code(), Code::InvalidSourceName, "{target}");
+        }
+        for target in ["/sources/a/", "/sources/a/drop", "/sources/a/repair/x"] {
+            assert_eq!(refusal("POST", target).code(), Code::UnknownPath, "{target}");
+        }
+        assert_eq!(refusal("POST", "/sources/a/repair?tables=x").code(), Code::InvalidParameter);
     }
 
     #[test]

@@ -37,11 +37,13 @@ impl ColumnType {
 }
 
 /// One column of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Column {
     /// Its name.
     pub name: String,
     /// The type of its values.
+    #[serde(rename = "type")]
     pub column_type: ColumnType,
     /// Whether a row may lack it or hold null in it.
     pub nullable: bool,
@@ -50,8 +52,10 @@ pub struct Column {
 }
 
 /// The table of a database that a table is captured from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Relation {
+    /// The name of the source that follows it.
+    pub source: String,
     /// What kind of database it is: `postgresql`, `mysql`, `mariadb`.
     pub connector: String,
     /// The database.
@@ -63,7 +67,8 @@ pub struct Relation {
 }
 
 /// One version of a table's schema.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TableSchema {
     /// The table's name.
     pub name: String,
@@ -75,6 +80,13 @@ pub struct TableSchema {
     pub version: u32,
     /// Where it is captured from; none for a table that is written through our own door.
     pub relation: Option<Relation>,
+}
+
+impl TableSchema {
+    /// Reads a schema that was written as [`write_schema`] writes it.
+    pub fn read(json: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
 }
 
 /// Writes a schema: the answer to `GET` and `PUT /schema/:table`.
@@ -100,7 +112,9 @@ pub fn write_schema(out: &mut Vec<u8>, schema: &TableSchema) {
     out.extend_from_slice(b"],\"version\":");
     json::integer(out, schema.version);
     if let Some(relation) = &schema.relation {
-        out.extend_from_slice(b",\"relation\":{\"connector\":");
+        out.extend_from_slice(b",\"relation\":{\"source\":");
+        json::string(out, &relation.source);
+        out.extend_from_slice(b",\"connector\":");
         json::string(out, &relation.connector);
         out.extend_from_slice(b",\"database\":");
         json::string(out, &relation.database);
@@ -153,6 +167,26 @@ pub(crate) mod tests {
         let mut out = Vec::new();
         write_schema(&mut out, &users(1));
         assert_golden("schema.json", &out);
+    }
+
+    #[test]
+    fn a_schema_of_a_database_tells_where_it_is_from_and_is_read_back() {
+        let mut schema = users(2);
+        schema.columns[0].native_type = Some("character varying(20)".into());
+        schema.relation = Some(Relation {
+            source: "pg".into(),
+            connector: "postgresql".into(),
+            database: "shop".into(),
+            namespace: "public".into(),
+            name: "users".into(),
+        });
+        let mut out = Vec::new();
+        write_schema(&mut out, &schema);
+        assert_golden("schema-captured.json", &out);
+        assert_eq!(TableSchema::read(&out).ok(), Some(schema));
+        out.clear();
+        write_schema(&mut out, &users(1));
+        assert_eq!(TableSchema::read(&out).ok(), Some(users(1)));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Events as Server-Sent Events (`text/event-stream`).
 //!
 //! An event is a message of the default type, which `EventSource.onmessage` gets without being told of operations; its
-//! id is its sequence number, its data the event as `GET /events` shows it. JSON as we write it has no line break, so
+//! id is its sequence number, its data the event as `GET /events` shows it, or in another format if that was asked for. JSON as we write it has no line break, so
 //! one `data:` line holds it.
 //!
 //! A position is an id without data: no message for the page, but where the browser goes on after a break. So a reader
 //! whose table is quiet does not fall behind what retention keeps.
 
+use crate::envelope::{Format, Subject};
 use crate::event::{EventRef, write_event};
 use crate::{Problem, json};
 
@@ -15,11 +16,20 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// Writes an event; answers where its JSON begins. Two line breaks follow it.
 pub fn write_stream_event(out: &mut Vec<u8>, event: &EventRef<'_>) -> usize {
+    write_message(out, event.sequence, |out| write_event(out, event))
+}
+
+/// Writes an event in a format; answers where its JSON begins. Two line breaks follow it.
+pub fn write_stream_envelope(out: &mut Vec<u8>, format: Format, subject: &Subject<'_>) -> usize {
+    write_message(out, subject.event.sequence, |out| format.write(out, subject))
+}
+
+fn write_message(out: &mut Vec<u8>, sequence: u64, write: impl FnOnce(&mut Vec<u8>)) -> usize {
     out.extend_from_slice(b"id: ");
-    json::integer(out, event.sequence);
+    json::integer(out, sequence);
     out.extend_from_slice(b"\ndata: ");
     let begin = out.len();
-    write_event(out, event);
+    write(out);
     out.extend_from_slice(b"\n\n");
     begin
 }

@@ -1,6 +1,7 @@
 //! `GET /events/stream` and `GET /events/ws`: which events are sent, and from where on.
 
-use crate::event_query::{operation, within};
+use crate::envelope::Format;
+use crate::event_query::{format, operation, within};
 use crate::query::{Parameters, not_allowed};
 use crate::{Limits, Operation, Problem, TableName};
 
@@ -18,13 +19,15 @@ pub struct StreamQuery {
     pub since_ms: Option<u64>,
     /// After this sequence number. Without it and without `since_ms`, the stream begins now.
     pub after: Option<u64>,
+    /// How each is written.
+    pub format: Format,
 }
 
 impl StreamQuery {
     /// Takes a raw query and the `Last-Event-ID` header. The header is stronger than `after`: a browser connects again
     /// to the address it was given first.
     pub(crate) fn parse(query: Option<&str>, last_event_id: Option<&str>, limits: &Limits) -> Result<Self, Problem> {
-        const KNOWN: &[&str] = &["table", "operation", "since", "after", "key"];
+        const KNOWN: &[&str] = &["table", "operation", "since", "after", "key", "format"];
         let parameters = Parameters::parse(query, KNOWN)?;
         let resumed = match last_event_id.filter(|id| !id.is_empty()) {
             // `u64::from_str` would take a sign.
@@ -40,6 +43,7 @@ impl StreamQuery {
             key: parameters.text("key").map(|key| within(key, limits)).transpose()?,
             since_ms: parameters.integer("since", 0..=u64::MAX)?,
             after: resumed.or(parameters.integer("after", 0..=u64::MAX)?),
+            format: parameters.text("format").map(format).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -50,12 +54,19 @@ mod tests {
 
     #[test]
     fn every_parameter_is_taken() {
-        let text = "table=users&operation=update&since=0&after=18446744073709551615&key=a%2Fb+c";
+        let text = "table=users&operation=update&since=0&after=18446744073709551615&key=a%2Fb+c&format=debezium-schema";
         let query = StreamQuery::parse(Some(text), None, &Limits::default()).unwrap_or_else(|p| panic!("{p}"));
         assert_eq!(query.table.as_ref().map(TableName::as_str), Some("users"));
         assert_eq!(query.operation, Some(Operation::Update));
         assert_eq!(query.key.as_deref(), Some("a/b c"));
         assert_eq!((query.since_ms, query.after), (Some(0), Some(u64::MAX)));
+        assert_eq!(query.format, Format::DebeziumSchema);
+    }
+
+    #[test]
+    fn a_format_that_needs_headers_is_refused() {
+        let refused = StreamQuery::parse(Some("format=cloudevents-binary"), None, &Limits::default());
+        assert!(refused.is_err_and(|problem| problem.detail().contains("`debezium-schema`")));
     }
 
     #[test]

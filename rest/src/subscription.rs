@@ -9,8 +9,9 @@
 use std::collections::BTreeMap;
 
 use serde::de::{Deserialize, Deserializer, Error};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::envelope::Format;
 use crate::members;
 use crate::{ComponentName, HttpOrigin, Operation, Problem};
 
@@ -61,6 +62,19 @@ pub enum Subscriber {
     Component(ComponentRef),
     /// `{"builtin": "name"}`: a part of the service. Which there are, the service knows.
     Builtin(String),
+    /// `{"sink": "kind", …}`: a real system.
+    Sink(SinkSpec),
+}
+
+/// A real system that events go to. Which kinds there are and what each takes, the service knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkSpec {
+    /// `sink`: its kind.
+    pub kind: String,
+    /// `format`: how events are written for it.
+    pub format: Format,
+    /// Every other member, not looked at here.
+    pub settings: Map<String, Value>,
 }
 
 /// Where a new subscription begins.

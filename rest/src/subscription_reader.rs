@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::envelope::Format;
 use crate::members::{Members, shown};
 use crate::problem::excerpt;
 use crate::subscription::{
-    Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, Start,
+    Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, SinkSpec, Start,
     Subscriber, SubscriptionSpec,
 };
 use crate::{Code, ComponentName, HttpOrigin, Operation, Problem, names};
@@ -124,13 +125,16 @@ pub(crate) fn component_name(members: &Members<'_>, member: &str, text: &str) ->
 }
 
 fn subscriber(members: &Members<'_>) -> Result<Subscriber, Problem> {
-    const EXPECTED: &str = r#"{"component": "name"} or {"builtin": "name"}"#;
+    const EXPECTED: &str = r#"{"component": "name"}, {"sink": "kind", …} or {"builtin": "name"}"#;
     let value = match members.get("subscriber") {
         Some(value @ Value::Object(_)) => value,
         Some(other) => return Err(members.wrong("subscriber", EXPECTED, other)),
         None => return Err(members.refuse("subscriber", format!("is missing: say who gets the events, as {EXPECTED}"))),
     };
-    let inner = Members::of(value, "subscriber.", "", &["component", "version", "builtin"], CODE)?;
+    if let Some(kind) = value.get("sink").filter(|kind| !kind.is_null()) {
+        return sink(members, value, kind);
+    }
+    let inner = Members::of(value, "subscriber.", "", &["component", "version", "builtin", "sink"], CODE)?;
     let builtin = inner.text("builtin", "the name of a part of the service")?;
     match (inner.get("component"), builtin) {
         (Some(_), None) => component(&inner).map(Subscriber::Component),
@@ -143,6 +147,26 @@ fn subscriber(members: &Members<'_>) -> Result<Subscriber, Problem> {
         }
         (Some(_), Some(_)) | (None, None) => Err(members.refuse("subscriber", format!("must be one of {EXPECTED}"))),
     }
+}
+
+/// A sink's own members are judged by the service, which knows them.
+fn sink(members: &Members<'_>, value: &Value, kind: &Value) -> Result<Subscriber, Problem> {
+    let Value::String(kind) = kind else { return Err(members.wrong("subscriber.sink", "the kind of a sink", kind)) };
+    names::check(kind).map_err(|why| members.refuse("subscriber.sink", format!("is {}: {why}", excerpt(kind))))?;
+    let mut settings = value.as_object().cloned().unwrap_or_default();
+    settings.retain(|name, value| name != "sink" && !value.is_null());
+    let format = match settings.remove("format") {
+        None => Format::default(),
+        Some(Value::String(name)) => Format::parse(&name).ok_or_else(|| {
+            let known: Vec<_> = Format::ALL.iter().map(|format| format.as_str()).collect();
+            members.refuse("subscriber.format", format!("is {}; there are {}", excerpt(&name), known.join(", ")))
+        })?,
+        Some(other) => return Err(members.wrong("subscriber.format", "the name of a format", &other)),
+    };
+    if ["component", "builtin", "version"].iter().any(|name| settings.contains_key(*name)) {
+        return Err(members.refuse("subscriber", "must be a component, a sink or a built-in, not several of them"));
+    }
+    Ok(Subscriber::Sink(SinkSpec { kind: kind.clone(), format, settings }))
 }
 
 fn start(members: &Members<'_>) -> Result<Start, Problem> {

@@ -30,6 +30,19 @@ impl SubscriptionSpec {
                 json::string(out, name);
                 out.push(b'}');
             }
+            Subscriber::Sink(sink) => {
+                out.extend_from_slice(b"{\"sink\":");
+                json::string(out, &sink.kind);
+                out.extend_from_slice(b",\"format\":");
+                json::string(out, sink.format.as_str());
+                for (name, value) in &sink.settings {
+                    out.push(b',');
+                    json::string(out, name);
+                    out.push(b':');
+                    out.extend_from_slice(value.to_string().as_bytes());
+                }
+                out.push(b'}');
+            }
         }
         out.extend_from_slice(b",\"start\":");
         match (self.start, self.start.word()) {

@@ -9,7 +9,14 @@
 //! [`FeedError::remedy`] says whether opening it anew helps.
 
 pub mod change;
+pub mod check;
 pub mod feed;
+pub mod json;
+pub mod mysql;
+pub mod postgres;
+pub mod rules;
 
 pub use change::{Action, Change, Checkpoint, Column, Kind, Portion, Step, Table};
+pub use check::{Finding, Severity};
 pub use feed::{Feed, FeedError, Progress, Remedy, TableProgress, TableState};
+pub use rules::Rules;

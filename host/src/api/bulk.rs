@@ -139,7 +139,6 @@ impl<'a> Load<'a> {
             action: self.action,
             key: Vec::new(),
             image: row.to_vec(),
-            origin: None,
         });
         if self.batch.len() >= self.api.options.max_batch || self.batch_bytes >= BATCH_BYTES {
             self.submit().await?;

@@ -13,6 +13,7 @@ mod progress;
 mod queries;
 mod rows;
 mod socket;
+mod sources;
 mod stream;
 mod subscriptions;
 mod tables;
@@ -33,6 +34,8 @@ use crate::ingest::Ingest;
 use crate::live::Streams;
 use crate::metrics::{self, Metrics, Route};
 use crate::readers::Readers;
+use crate::schemas::Schemas;
+use crate::source::Sources;
 pub use body::AnswerBody;
 pub use connection::Connection;
 pub use stream::EventStream;
@@ -64,12 +67,16 @@ pub struct Services {
     pub ingest: Ingest,
     /// Queries.
     pub readers: Arc<Readers>,
+    /// What events were captured under.
+    pub schemas: Arc<Schemas>,
     /// Events as they come.
     pub streams: Arc<Streams>,
     /// Components that were uploaded.
     pub components: Arc<Components>,
     /// Subscriptions.
     pub subscriptions: Arc<Subscriptions>,
+    /// Sources.
+    pub sources: Arc<Sources>,
 }
 
 /// The API over one engine and its store.
@@ -78,9 +85,11 @@ pub struct Api {
     options: ApiOptions,
     ingest: Ingest,
     readers: Arc<Readers>,
+    schemas: Arc<Schemas>,
     streams: Arc<Streams>,
     components: Arc<Components>,
     subscriptions: Arc<Subscriptions>,
+    sources: Arc<Sources>,
     metrics: Arc<Metrics>,
     pages: pages::Pages,
     /// Set when the service stops: whoever balances load sends no more.
@@ -92,8 +101,20 @@ impl Api {
     #[must_use]
     pub fn new(options: ApiOptions, services: Services, metrics: Arc<Metrics>) -> Self {
         let (pages, draining) = (pages::Pages::default(), AtomicBool::new(false));
-        let Services { ingest, readers, streams, components, subscriptions } = services;
-        Self { options, ingest, readers, streams, components, subscriptions, metrics, pages, draining }
+        let Services { ingest, readers, schemas, streams, components, subscriptions, sources } = services;
+        Self {
+            options,
+            ingest,
+            readers,
+            schemas,
+            streams,
+            components,
+            subscriptions,
+            sources,
+            metrics,
+            pages,
+            draining,
+        }
     }
 
     /// From now on `/readyz` says no, and streams end.
@@ -228,6 +249,11 @@ impl Api {
                 let read = self.read(body, BodyKind::Rollback).await?;
                 self.roll_back_component(name, read).await
             }
+            Request::Sources => Ok(self.list_sources()),
+            Request::Source(name) => self.show_source(&name),
+            Request::PauseSource(name) => self.pause_source(&name).await,
+            Request::ResumeSource(name) => self.resume_source(&name).await,
+            Request::RepairSource(name) => self.repair_source(&name).await,
             Request::Trace { table, key } => self.trace(table, key).await,
             Request::Health => Ok(json(cdc_rest::write_health)),
             Request::Readiness if self.draining.load(Ordering::Relaxed) => Err(Problem::shutting_down(1)),
@@ -307,6 +333,11 @@ fn route_label(request: &Request) -> Route {
         | Request::DeleteComponent(_)
         | Request::ComponentVersion { .. }
         | Request::RollbackComponent(_) => Route::Components,
+        Request::Sources
+        | Request::Source(_)
+        | Request::PauseSource(_)
+        | Request::ResumeSource(_)
+        | Request::RepairSource(_) => Route::Sources,
         Request::Trace { .. } => Route::Trace,
         Request::Health => Route::Health,
         Request::Readiness => Route::Readiness,

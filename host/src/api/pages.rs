@@ -81,6 +81,7 @@ mod tests {
             after: Some(after),
             limit: 10,
             order: cdc_rest::Order::Ascending,
+            format: cdc_rest::envelope::Format::Native,
         }
     }
 

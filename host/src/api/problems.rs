@@ -9,6 +9,7 @@ use crate::delivery::SubscriptionError;
 use crate::ingest::IngestError;
 use crate::live::OpenStreamError;
 use crate::sandbox::{DeclareError, EngineError, QueryError, Refusal, RefusalCode, SnapshotError, WitStoreError};
+use crate::source::SourceError;
 use crate::store::StoreError;
 
 /// When a client may try again after something that passes by itself.
@@ -92,6 +93,9 @@ pub(super) fn subscription(error: &SubscriptionError) -> Problem {
         | SubscriptionError::UnknownBuiltIn(_)
         | SubscriptionError::NotAFilter(_)
         | SubscriptionError::KeyvalueInLanes => with(Code::InvalidSubscription),
+        SubscriptionError::Sink(invalid) => {
+            with(Code::InvalidSubscription).with_text("member", format!("subscriber.{}", invalid.member))
+        }
         SubscriptionError::NothingToTry(_) | SubscriptionError::RangeTooLong { .. } => with(Code::InvalidBody),
         SubscriptionError::Component(error) => component(error),
         SubscriptionError::InTheFuture { newest } => Problem::in_the_future(*newest),
@@ -102,6 +106,14 @@ pub(super) fn subscription(error: &SubscriptionError) -> Problem {
             tracing::error!(%error, "a subscription cannot be used");
             Problem::store_failed()
         }
+    }
+}
+
+pub(super) fn source(error: &SourceError) -> Problem {
+    match error {
+        SourceError::Unknown(name) => Problem::unknown_source(name),
+        SourceError::WrongState { state, .. } => Problem::wrong_source_state(error.to_string(), state.as_str()),
+        SourceError::Store(error) => store(error),
     }
 }
 
@@ -184,5 +196,6 @@ fn code(code: RefusalCode) -> Code {
         RefusalCode::SchemaViolation => Code::SchemaViolation,
         RefusalCode::SchemaConflict => Code::SchemaConflict,
         RefusalCode::InvalidSchema => Code::InvalidSchema,
+        RefusalCode::CapturedTable => Code::CapturedTable,
     }
 }

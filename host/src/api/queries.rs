@@ -1,14 +1,15 @@
 //! Events, statistics and schemas.
 
 use bytes::Bytes;
+use cdc_rest::envelope::{Format, Subject};
 use cdc_rest::{
-    EventRef, EventsWriter, OriginRef, TableName, write_schema, write_schema_history, write_schemas, write_statistics,
+    EventRef, EventsWriter, OriginRef, TableName, event_id, write_schema, write_schema_history, write_schemas,
+    write_statistics,
 };
 
 use super::{Api, Outcome, full, json, problems};
 use crate::sandbox::{
-    Column, ColumnType, EngineError, EventPage, EventQuery, EventView, Instance, Operation, Order, QueryError,
-    TableSchema,
+    EngineError, EventPage, EventQuery, EventView, Instance, Operation, Order, QueryError, rest_schema,
 };
 
 /// Up to this many events a query is answered on the thread that reads requests; more take long enough to be worth a
@@ -51,7 +52,7 @@ impl Api {
                 .map_err(|error| problems::engine(&error))?
                 .map_err(|error| problems::query(error, ""))?
         };
-        let body = Bytes::from(render(&page));
+        let body = Bytes::from(self.render(&page, asked.format)?);
         self.pages.put(asked, page.bounds.oldest, page.bounds.newest, &body);
         Ok(full(cdc_rest::JSON, body))
     }
@@ -103,6 +104,25 @@ impl Api {
         Ok(json(|out| write_schema_history(out, table.as_str(), &history)))
     }
 
+    fn render(&self, page: &EventPage, format: Format) -> Result<Vec<u8>, cdc_rest::Problem> {
+        let mut out = Vec::with_capacity(128 + page.text_bytes() + page.len() * 256);
+        let mut writer = EventsWriter::begin(&mut out);
+        for event in page.events() {
+            if format == Format::Native {
+                writer.event(&mut out, &event_ref(&event));
+                continue;
+            }
+            let schema =
+                self.schemas.get(event.table, event.schema_version).map_err(|error| problems::store(&error))?;
+            let id = event_id(event.timestamp_ms, event.sequence);
+            let (key, event) = (event.key, event_ref(&event));
+            let subject = Subject { event, id: &id, key, schema: &schema, subscription: None };
+            writer.envelope(&mut out, format, &subject);
+        }
+        writer.end(&mut out, page.next_after, page.bounds.oldest);
+        Ok(out)
+    }
+
     /// Asks the engine about a table; `explain` says what an error means to the client.
     async fn query<T>(
         &self,
@@ -113,16 +133,6 @@ impl Api {
         let answered = self.readers.short(call).await.map_err(|error| problems::engine(&error))?;
         answered.map_err(|error| explain(error, table))
     }
-}
-
-fn render(page: &EventPage) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128 + page.text_bytes() + page.len() * 256);
-    let mut writer = EventsWriter::begin(&mut out);
-    for event in page.events() {
-        writer.event(&mut out, &event_ref(&event));
-    }
-    writer.end(&mut out, page.next_after, page.bounds.oldest);
-    out
 }
 
 fn event_ref<'a>(event: &EventView<'a>) -> EventRef<'a> {
@@ -144,45 +154,8 @@ fn event_ref<'a>(event: &EventView<'a>) -> EventRef<'a> {
             transaction: origin.transaction,
             position: origin.position,
             snapshot: origin.snapshot,
+            committed_at_ms: origin.committed_at_ms,
+            unavailable: origin.unavailable,
         }),
-    }
-}
-
-pub(super) fn rest_schema(schema: TableSchema) -> cdc_rest::TableSchema {
-    cdc_rest::TableSchema {
-        name: schema.name,
-        columns: schema
-            .columns
-            .into_iter()
-            .map(|column| cdc_rest::Column {
-                name: column.name,
-                column_type: match column.column_type {
-                    ColumnType::String => cdc_rest::ColumnType::String,
-                    ColumnType::Number => cdc_rest::ColumnType::Number,
-                    ColumnType::Boolean => cdc_rest::ColumnType::Boolean,
-                    ColumnType::Object => cdc_rest::ColumnType::Object,
-                    ColumnType::Array => cdc_rest::ColumnType::Array,
-                    ColumnType::Any => cdc_rest::ColumnType::Any,
-                },
-                nullable: column.nullable,
-            })
-            .collect(),
-        primary_key: schema.primary_key,
-        version: schema.version,
-    }
-}
-
-pub(super) fn wit_column(column: cdc_rest::Column) -> Column {
-    Column {
-        name: column.name,
-        column_type: match column.column_type {
-            cdc_rest::ColumnType::String => ColumnType::String,
-            cdc_rest::ColumnType::Number => ColumnType::Number,
-            cdc_rest::ColumnType::Boolean => ColumnType::Boolean,
-            cdc_rest::ColumnType::Object => ColumnType::Object,
-            cdc_rest::ColumnType::Array => ColumnType::Array,
-            cdc_rest::ColumnType::Any => ColumnType::Any,
-        },
-        nullable: column.nullable,
     }
 }

@@ -1,12 +1,11 @@
 //! Writes of single rows, reads of single rows, and declarations.
 
-use cdc_rest::{EventRef, InsertBody, OriginRef, Problem, RowKey, TableName, write_captured, write_schema};
+use cdc_rest::{EventRef, InsertBody, Problem, RowKey, TableName, write_captured, write_schema};
 
-use super::queries::{rest_schema, wit_column};
 use super::{Api, Outcome, full, json, problems};
 use crate::ingest::Receipt;
-use crate::sandbox::{Action, Change, Declaration};
-use crate::store;
+use crate::live::event_ref;
+use crate::sandbox::{Action, Change, Declaration, rest_schema, wit_column};
 
 impl Api {
     /// `POST /data/:table` with a JSON body.
@@ -18,19 +17,19 @@ impl Api {
             InsertBody::Row(row) if row.len() == body.len() => body,
             InsertBody::Row(row) => row.to_vec(),
         };
-        self.change(Change { table: table.as_str().into(), action, key: Vec::new(), image, origin: None }).await
+        self.change(Change { table: table.as_str().into(), action, key: Vec::new(), image }).await
     }
 
     /// `PUT /data/:table/:key`.
     pub(super) async fn update(&self, table: TableName, key: RowKey, upsert: bool, image: Vec<u8>) -> Outcome {
         let action = if upsert { Action::Upsert } else { Action::Update };
-        self.change(Change { table: table.as_str().into(), action, key: key.into_parts(), image, origin: None }).await
+        self.change(Change { table: table.as_str().into(), action, key: key.into_parts(), image }).await
     }
 
     /// `DELETE /data/:table/:key`.
     pub(super) async fn delete(&self, table: TableName, key: RowKey) -> Outcome {
         let (table, key) = (table.as_str().into(), key.into_parts());
-        self.change(Change { table, action: Action::Delete, key, image: Vec::new(), origin: None }).await
+        self.change(Change { table, action: Action::Delete, key, image: Vec::new() }).await
     }
 
     /// Captures one change and answers its event.
@@ -73,25 +72,5 @@ impl Api {
 
 /// A captured event of a receipt, as it is shown.
 fn captured(receipt: &Receipt, sequence: u64) -> Option<EventRef<'_>> {
-    let write = receipt.write(sequence)?;
-    Some(EventRef {
-        sequence,
-        timestamp_ms: receipt.timestamp_ms,
-        table: &write.table,
-        operation: match write.operation {
-            store::Operation::Insert => cdc_rest::Operation::Insert,
-            store::Operation::Update => cdc_rest::Operation::Update,
-            store::Operation::Delete => cdc_rest::Operation::Delete,
-            store::Operation::Truncate => cdc_rest::Operation::Truncate,
-        },
-        before: write.before.as_deref(),
-        after: write.after.as_deref(),
-        schema_version: write.schema_version,
-        origin: write.origin.as_ref().map(|origin| OriginRef {
-            source: &origin.source,
-            transaction: origin.transaction.as_deref(),
-            position: origin.position.as_deref(),
-            snapshot: origin.snapshot,
-        }),
-    })
+    Some(event_ref(sequence, receipt.timestamp_ms, receipt.write(sequence)?))
 }

@@ -242,8 +242,9 @@ impl Socket {
                 continue;
             }
             // Images are UTF-8 since the engine took them; an event that is not would be ours to answer for.
-            let Ok(text) = Utf8Bytes::try_from(event.json()) else {
-                tracing::error!(sequence = event.event.sequence, "an event is not UTF-8");
+            let text = reader.envelope(event).ok().and_then(|json| Utf8Bytes::try_from(json).ok());
+            let Some(text) = text else {
+                tracing::error!(sequence = event.event.sequence, "an event cannot be written");
                 return end(CloseCode::Error, "store-failed", StreamEnd::Failed);
             };
             bytes += text.len();

@@ -123,7 +123,10 @@ async fn next(mut reader: Reader) -> Turn {
     loop {
         match reader.next().await {
             Step::Events(chunk) => {
-                let piece = chunk.piece(reader.after(), |event| reader.wants(event));
+                let piece = match reader.piece(&chunk) {
+                    Ok(piece) => piece,
+                    Err(failure) => return Turn::Last(StreamEnd::Failed, error(&problems::store(&failure))),
+                };
                 reader.advance(piece.until);
                 if piece.events > 0 {
                     reader.postpone_beat();

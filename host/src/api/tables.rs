@@ -15,10 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::body::AnswerBody;
-use super::queries::rest_schema;
 use super::{Answer, Api, Outcome, json, problems};
 use crate::delivery::{Replica, SubscriptionError};
-use crate::sandbox::{EngineError, Instance, Snapshot};
+use crate::sandbox::{EngineError, Instance, Snapshot, rest_schema};
 
 /// Rows and bytes of images that are read from the engine at once: what a stream holds in memory, a few times over.
 const PAGE_ROWS: u32 = 512;

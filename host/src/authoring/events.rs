@@ -68,6 +68,7 @@ pub(super) fn read(source: impl BufRead, path: &Path) -> Result<Vec<Event>, Auth
                 after: image(parsed.after),
                 schema_version: parsed.metadata.schema_version.unwrap_or(1),
                 origin: None,
+                position: None,
             },
         });
     }

@@ -1,4 +1,4 @@
-//! What the configuration file declares beside options: components by file, and subscriptions.
+//! What the configuration file declares beside options: components by file, subscriptions, and sources.
 //!
 //! ```toml
 //! [components.active-users]
@@ -13,13 +13,16 @@
 
 use std::path::{Path, PathBuf};
 
-use cdc_rest::{ComponentName, SubscriptionId, SubscriptionSpec};
+use cdc_rest::{ComponentName, SourceName, SubscriptionId, SubscriptionSpec};
 use serde::Deserialize;
 
 use super::error::ConfigError;
+use super::resolve::Environment;
+use super::sources;
+use crate::source::SourceSpec;
 
 /// The tables of the file that are no options.
-pub(super) const TABLES: [&str; 2] = ["components", "subscriptions"];
+pub(super) const TABLES: [&str; 3] = ["components", "subscriptions", "sources"];
 
 /// What the configuration file declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,28 @@ pub struct Declared {
     pub components: Vec<(ComponentName, PathBuf)>,
     /// Subscriptions by id.
     pub subscriptions: Vec<(SubscriptionId, SubscriptionSpec)>,
+    /// Databases to follow.
+    pub sources: Vec<SourceSpec>,
+}
+
+/// A source of the file, not read any further: its secrets may stand in variables that only the service has.
+#[derive(Debug)]
+pub(super) struct SourceTable {
+    name: SourceName,
+    value: toml::Value,
+    path: PathBuf,
+}
+
+impl SourceTable {
+    pub(super) fn read(self, environment: &Environment) -> Result<SourceSpec, ConfigError> {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let key = format!("sources.{}", self.name);
+        sources::read(self.name, &self.value, folder, environment).map_err(|reason| ConfigError::Declaration {
+            key,
+            path: self.path.clone(),
+            reason,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -37,13 +62,14 @@ struct ComponentTable {
 }
 
 /// Reads what the file declares. Files are named as seen from the folder of the configuration file.
-pub(super) fn read(text: &str, path: &Path) -> Result<Declared, ConfigError> {
+pub(super) fn read(text: &str, path: &Path) -> Result<(Declared, Vec<SourceTable>), ConfigError> {
     let table: toml::Table = toml::from_str(text).map_err(|error| ConfigError::Syntax {
         path: path.to_owned(),
         line: error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1),
         reason: error.message().to_owned(),
     })?;
     let mut declared = Declared::default();
+    let mut sources = Vec::new();
     for name in TABLES {
         let Some(found) = table.get(name) else { continue };
         let wrong = |key: String, reason: String| ConfigError::Declaration { key, path: path.to_owned(), reason };
@@ -59,6 +85,9 @@ pub(super) fn read(text: &str, path: &Path) -> Result<Declared, ConfigError> {
                     .map_err(|error| wrong(full, error.message().to_owned()))?;
                 let folder = path.parent().unwrap_or(Path::new(""));
                 declared.components.push((component, folder.join(table.file)));
+            } else if name == "sources" {
+                let name = SourceName::parse(key).map_err(|problem| wrong(full, problem.detail().to_owned()))?;
+                sources.push(SourceTable { name, value: value.clone(), path: path.to_owned() });
             } else {
                 let id =
                     SubscriptionId::parse(key).map_err(|problem| wrong(full.clone(), problem.detail().to_owned()))?;
@@ -68,7 +97,7 @@ pub(super) fn read(text: &str, path: &Path) -> Result<Declared, ConfigError> {
             }
         }
     }
-    Ok(declared)
+    Ok((declared, sources))
 }
 
 #[cfg(test)]
@@ -76,7 +105,14 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Declared, String> {
-        super::read(text, Path::new("conf/cdc.toml")).map_err(|error| error.to_string())
+        let read = || {
+            let (mut declared, sources) = super::read(text, Path::new("conf/cdc.toml"))?;
+            for table in sources {
+                declared.sources.push(table.read(&Environment::default())?);
+            }
+            Ok::<_, ConfigError>(declared)
+        };
+        read().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -99,6 +135,9 @@ mod tests {
             ("[subscriptions]\ns = 1\n", "subscriptions.s"),
             ("subscriptions = 1\n", "[subscriptions.some-name]"),
             ("[components.c]\nfiel = \"c.wasm\"\n", "fiel"),
+            ("[sources.s]\nurl = \"oracle://h\"\n", "sources.s (conf/cdc.toml): url: allowed: "),
+            ("[sources.s]\nurl = \"mysql://h\"\nslot = \"x\"\n", "sources.s (conf/cdc.toml): slot: "),
+            ("[sources.\"a b\"]\nurl = \"mysql://h\"\n", "sources.a b"),
             ("[components.\"a/b\"]\nfile = \"c.wasm\"\n", "a/b"),
         ] {
             let message = read(text).expect_err(text);

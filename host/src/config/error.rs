@@ -57,7 +57,7 @@ pub enum ConfigError {
         hint: String,
     },
 
-    /// A component or a subscription in the file is none.
+    /// A component, a subscription or a source in the file is none.
     #[error("{key} ({}): {reason}", path.display())]
     Declaration {
         /// The table.
@@ -66,6 +66,13 @@ pub enum ConfigError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+
+    /// The command line asks for a source that would be called like one of the file.
+    #[error("the file has a source {name} already, which is what --source would call its own; give it a table instead")]
+    SourceTwice {
+        /// The name.
+        name: cdc_rest::SourceName,
     },
 
     /// The file is not TOML.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::declared::{self, Declared};
+use super::declared::{self, Declared, SourceTable};
 use super::error::ConfigError;
 use super::resolve::Origin;
 
@@ -39,6 +39,8 @@ pub(super) struct ConfigFile {
     pub(super) path: Option<PathBuf>,
     pub(super) entries: Vec<Entry>,
     pub(super) declared: Declared,
+    pub(super) sources: Vec<SourceTable>,
+    pub(super) text: String,
 }
 
 /// Reads the file that was named, or `cdc.toml` of the working folder when there is one.
@@ -50,8 +52,8 @@ pub(super) fn read(named: Option<(&Path, Origin)>, working_folder: &Path) -> Res
     match std::fs::read_to_string(working_folder.join(&path)) {
         Ok(text) => {
             let entries = entries(&text, &path)?;
-            let declared = declared::read(&text, &working_folder.join(&path))?;
-            Ok(ConfigFile { entries, declared, path: Some(path) })
+            let (declared, sources) = declared::read(&text, &working_folder.join(&path))?;
+            Ok(ConfigFile { entries, declared, sources, text, path: Some(path) })
         }
         Err(error) if origin.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(ConfigFile::default()),
         Err(source) => Err(ConfigError::Unreadable { path, origin, source }),

@@ -13,6 +13,7 @@ mod file;
 mod print;
 mod resolve;
 mod settings;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -29,6 +30,7 @@ pub use settings::{Limits, ServeSettings};
 pub use value::{Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB};
 
 use crate::authoring::ComponentCommand;
+use crate::source::{Farewell, SourceSpec, SourceUrl};
 use crate::tail::TailSettings;
 use file::ConfigFile;
 use resolve::Key;
@@ -39,6 +41,7 @@ pub const DEFAULT_DATA: &str = "./cdc-data";
 pub const DEFAULT_FILE: &str = "cdc.toml";
 
 const CONFIG_VARIABLE: &str = "CDC_CONFIG";
+const SOURCE_VARIABLE: &str = "CDC_SOURCE";
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -55,6 +58,21 @@ pub enum Invocation {
     Engine(EngineSettings),
     /// Look at a component, or run it.
     Component(ComponentCommand),
+    /// Tell what is missing before sources and sinks work.
+    Check(Check),
+    /// Remove what a source has left in its database and here.
+    DropSource(Box<Farewell>),
+}
+
+/// What `cdc check` runs with.
+#[derive(Debug)]
+pub struct Check {
+    /// What the configuration file and the command line declare.
+    pub declared: Declared,
+    /// Names of sources and ids of subscriptions to look at; all, if none.
+    pub names: Vec<String>,
+    /// Whether the findings are printed as JSON.
+    pub json: bool,
 }
 
 /// `cdc serve` with where its configuration came from.
@@ -90,10 +108,59 @@ pub struct EngineSettings {
     pub file: Option<PathBuf>,
 }
 
+/// What `cdc check` is told.
+#[derive(Args, Clone, Debug)]
+struct CheckSettings {
+    /// Sources and subscriptions to look at [default: all that the file has]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// Database to look at, beside those of the file
+    #[arg(long = "source", value_name = "URL", value_parser = SourceUrl::parse)]
+    sources: Vec<SourceUrl>,
+
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `cdc source` does.
+#[derive(Subcommand)]
+enum SourceCommand {
+    /// Remove what a source has left in its database (slot, publication), and forget how far it was read
+    Drop(Configured<DropSettings>),
+}
+
+/// What `cdc source drop` is told.
+#[derive(Args, Clone, Debug)]
+struct DropSettings {
+    /// The source
+    #[arg(value_name = "NAME", value_parser = source_name)]
+    name: cdc_rest::SourceName,
+
+    /// Folder with the source's position; no service may be running on it
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
+    data: PathBuf,
+
+    /// The source's database, if the file does not have it
+    #[arg(long = "source", value_name = "URL", value_parser = SourceUrl::parse)]
+    url: Option<SourceUrl>,
+
+    /// Leave the database as it is, and only forget the position here
+    #[arg(long)]
+    only_here: bool,
+}
+
+fn source_name(text: &str) -> Result<cdc_rest::SourceName, String> {
+    cdc_rest::SourceName::parse(text).map_err(|problem| problem.detail().to_owned())
+}
+
 const EXAMPLES: &str = "\
 Examples:
   cdc serve                                           serve on 127.0.0.1:8002, data in ./cdc-data
   cdc serve --listen 0.0.0.0:8002 --retention-age 7d  every address, a week of events
+  cdc serve --source postgres://user:pw@host/shop     capture a database
+  cdc check                                           what is missing before sources and sinks work
   cdc serve --print-config                            what is configured, and where
   cdc tail --table users --operation UPDATE           follow the changes of one table
   cdc tail --from-start --json --once | jq .table     all events as JSON lines
@@ -122,6 +189,11 @@ enum CliCommand {
     Verify(Configured<VerifySettings>),
     /// Write the engine component that is built into this binary to a file or to stdout
     Engine(EngineSettings),
+    /// Tell what is missing before sources and sinks work, with what to run
+    Check(Configured<CheckSettings>),
+    /// What the databases keep for sources
+    #[command(subcommand)]
+    Source(SourceCommand),
     /// For authors of subscribers: check a component, run it on events, print the contract
     #[command(subcommand)]
     Component(ComponentCommand),
@@ -135,6 +207,10 @@ Sizes take kB, MB, GB, TB, KiB, MiB, GiB, TiB; digits may be grouped with _.";
 struct ServeArgs {
     #[command(flatten)]
     configured: Configured<ServeSettings>,
+
+    /// Database to follow, beside those of the file: postgres://user:password@host/database, mysql://…, mariadb://…
+    #[arg(long = "source", value_name = "URL", value_parser = SourceUrl::parse, help_heading = "Service")]
+    sources: Vec<SourceUrl>,
 
     /// Print the effective configuration as TOML, saying where each value came from, and exit
     #[arg(long, help_heading = "Service")]
@@ -172,18 +248,16 @@ where
     Ok(match cli.command {
         CliCommand::Serve(arguments) => {
             let file = file(arguments.configured.config)?;
+            let urls = source_urls(arguments.sources, environment)?;
             let mut resolved = resolve::resolve::<ServeSettings>(flags, environment, &file, &keys)?;
             if arguments.print_config {
                 return Ok(Invocation::PrintConfig(print::effective(&resolved.values)));
             }
             resolved.settings.settle();
-            let warnings = resolve::unknown_variables(environment, &keys);
-            Invocation::Serve(Box::new(Serve {
-                settings: resolved.settings,
-                config_file: file.path,
-                declared: file.declared,
-                warnings,
-            }))
+            let warnings = resolve::unknown_variables(environment, &keys, &file.text);
+            let path = file.path.clone();
+            let declared = declared(file, &urls, environment)?;
+            Invocation::Serve(Box::new(Serve { settings: resolved.settings, config_file: path, declared, warnings }))
         }
         CliCommand::Tail(arguments) => {
             let file = file(arguments.config)?;
@@ -193,9 +267,57 @@ where
             let file = file(arguments.config)?;
             Invocation::Verify(resolve::resolve(flags, environment, &file, &keys)?.settings)
         }
+        CliCommand::Check(arguments) => {
+            let file = file(arguments.config)?;
+            let CheckSettings { names, sources, json } = arguments.settings;
+            let urls = source_urls(sources, environment)?;
+            let declared = declared(file, &urls, environment)?;
+            Invocation::Check(Check { declared, names, json })
+        }
+        CliCommand::Source(command) => {
+            let SourceCommand::Drop(arguments) = command;
+            let flags = flags.subcommand().map_or(&none, |(_, flags)| flags);
+            let file = file(arguments.config)?;
+            let DropSettings { name, data, url, only_here } =
+                resolve::resolve(flags, environment, &file, &keys)?.settings;
+            let all = declared(file, &[], environment)?.sources;
+            let spec = match url {
+                Some(url) => Some(SourceSpec::new(name.clone(), url)),
+                None => all.into_iter().find(|spec| spec.name == name),
+            };
+            Invocation::DropSource(Box::new(Farewell { name, spec, data, only_here }))
+        }
         CliCommand::Engine(settings) => Invocation::Engine(settings),
         CliCommand::Component(command) => Invocation::Component(command),
     })
+}
+
+/// Addresses of the command line, or of the variable when there is none.
+fn source_urls(flags: Vec<SourceUrl>, environment: &Environment) -> Result<Vec<SourceUrl>, ConfigError> {
+    let Some(text) = environment.get(SOURCE_VARIABLE).filter(|_| flags.is_empty()) else { return Ok(flags) };
+    let text = text.to_string_lossy();
+    let url = SourceUrl::parse(&text).map_err(|allowed| ConfigError::Invalid {
+        key: "source".to_owned(),
+        origin: Origin::Variable(SOURCE_VARIABLE.to_owned()),
+        value: crate::source::without_password(&text),
+        allowed,
+    })?;
+    Ok(vec![url])
+}
+
+/// What the file declares, with the sources of the command line.
+fn declared(file: ConfigFile, urls: &[SourceUrl], environment: &Environment) -> Result<Declared, ConfigError> {
+    let mut declared = file.declared;
+    for table in file.sources {
+        declared.sources.push(table.read(environment)?);
+    }
+    for spec in sources::of_urls(urls) {
+        if let Some(known) = declared.sources.iter().find(|known| known.name == spec.name) {
+            return Err(ConfigError::SourceTwice { name: known.name.clone() });
+        }
+        declared.sources.push(spec);
+    }
+    Ok(declared)
 }
 
 fn config_file(
@@ -225,6 +347,7 @@ fn command(keys: &[Key]) -> clap::Command {
         command.mut_args(|arg| {
             let variable = match arg.get_long() {
                 Some("config") => Some(CONFIG_VARIABLE),
+                Some("source") => Some(SOURCE_VARIABLE),
                 Some(long) => keys.iter().find(|key| key.long == long).map(|key| key.variable.as_str()),
                 None => None,
             };

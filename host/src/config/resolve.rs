@@ -45,8 +45,8 @@ impl Display for Origin {
     }
 }
 
-/// The `CDC_…` variables, taken once so that tests need not touch the process.
-#[derive(Clone, Debug, Default)]
+/// The environment's variables, taken once so that tests need not touch the process.
+#[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
@@ -55,20 +55,33 @@ impl Environment {
         Self::from_iter(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))))
     }
 
-    /// An empty variable counts as not set: that is how compose files and unit files switch one off.
-    pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
+    /// A variable that need not be one of ours.
+    pub(super) fn any(&self, name: &str) -> Option<&OsStr> {
         self.0.get(name).map(OsString::as_os_str)
     }
 
+    /// An empty variable counts as not set: that is how compose files and unit files switch one off.
+    pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
+        self.any(name)
+    }
+
+    /// The names of those that begin as ours do.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.0.keys().map(String::as_str).filter(|name| name.starts_with("CDC_"))
     }
 }
 
 impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
         let named = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
-        Self(named.filter(|(name, value)| name.starts_with("CDC_") && !value.is_empty()).collect())
+        Self(named.filter(|(_, value)| !value.is_empty()).collect())
+    }
+}
+
+/// Names only: values may be secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
     }
 }
 
@@ -203,8 +216,11 @@ pub(super) fn refuse_unknown_keys(file: &ConfigFile, keys: &[Key]) -> Result<(),
 }
 
 /// Variables that look like options and are none; a warning each, since others may use the prefix too.
-pub(super) fn unknown_variables(environment: &Environment, keys: &[Key]) -> Vec<String> {
-    let known = |name: &str| name == super::CONFIG_VARIABLE || keys.iter().any(|key| key.variable == name);
+/// Those that the file fills in somewhere are known.
+pub(super) fn unknown_variables(environment: &Environment, keys: &[Key], file_text: &str) -> Vec<String> {
+    let own = [super::CONFIG_VARIABLE, super::SOURCE_VARIABLE];
+    let filled_in = |name: &str| file_text.contains(&format!("${{{name}}}"));
+    let known = |name: &str| own.contains(&name) || filled_in(name) || keys.iter().any(|key| key.variable == name);
     let warn = |name: &str| {
         let meant = closest(name, keys.iter().map(|key| key.variable.clone()));
         let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
@@ -278,7 +294,7 @@ impl ConfigError {
     /// What clap says about the value of one option, with the place the value came from.
     fn from_value(error: clap::Error, key: String, origin: Origin) -> Self {
         let value = match error.get(ContextKind::InvalidValue) {
-            Some(ContextValue::String(value)) => value.clone(),
+            Some(ContextValue::String(value)) => crate::source::without_password(value),
             _ => String::new(),
         };
         let allowed = match (std::error::Error::source(&error), error.kind()) {

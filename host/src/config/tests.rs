@@ -313,6 +313,55 @@ fn tail_takes_its_server_from_the_file_and_its_selection_from_flags() {
 }
 
 #[test]
+fn sources_come_from_the_file_and_from_the_command_line_and_show_no_password() {
+    let file = "[sources.shop]\nurl = \"postgres://u:${SHOP_PASSWORD}@h/d\"\n";
+    let variables = [("SHOP_PASSWORD", "secret"), ("CDC_SOURCE", "mysql://u:secret@h/d")];
+    let declared = serve(&[], &variables, Some(file)).expect("valid");
+    assert!(declared.warnings.is_empty(), "{:?}", declared.warnings);
+    let names: Vec<_> = declared.declared.sources.iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(names, ["shop", "mysql"]);
+    assert!(!format!("{declared:?}").contains("secret"));
+    let by_flag = serve(&["--source=postgres://h/d", "--source=postgres://i/d"], &variables, None).expect("valid");
+    let names: Vec<_> = by_flag.declared.sources.iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(names, ["postgres", "postgres-2"], "a flag beats the variable");
+    for message in [
+        refusal(&["--source=oracle://u:secret@h"], &[], None),
+        refusal(&[], &[("CDC_SOURCE", "oracle://u:secret@h")], None),
+        refusal(&["--source=mysql://h"], &[], Some("[sources.mysql]\nurl = \"mysql://u:secret@h\"\n")),
+    ] {
+        assert!(!message.contains("secret") && message.contains("source"), "{message}");
+    }
+    match invoke(&["serve", "--print-config"], &variables, Some(file)) {
+        Ok(Invocation::PrintConfig(text)) => assert!(!text.contains("secret"), "{text}"),
+        other => panic!("not printed: {other:?}"),
+    }
+    // Whoever only reads events need not know the secrets of sources.
+    assert!(matches!(invoke(&["tail"], &[], Some(file)), Ok(Invocation::Tail(_))));
+    assert!(refusal(&[], &[], Some(file)).contains("sources.shop ("), "the variable is missing");
+}
+
+#[test]
+fn check_and_drop_know_the_sources_of_the_file() {
+    let file = Some("data = \"/srv/cdc\"\n[sources.shop]\nurl = \"postgres://h/d\"\n");
+    match invoke(&["check", "shop", "--json", "--source=mysql://h/d"], &[], file) {
+        Ok(Invocation::Check(check)) => {
+            let names: Vec<_> = check.declared.sources.iter().map(|spec| spec.name.as_str()).collect();
+            assert_eq!((names, check.names, check.json), (vec!["shop", "mysql"], vec!["shop".to_owned()], true));
+        }
+        other => panic!("not check: {other:?}"),
+    }
+    let dropped = |arguments: &[&str]| match invoke(arguments, &[], file) {
+        Ok(Invocation::DropSource(drop)) => drop,
+        other => panic!("not drop: {other:?}"),
+    };
+    let drop = dropped(&["source", "drop", "shop"]);
+    assert_eq!(drop.data, Path::new("/srv/cdc"));
+    assert_eq!(drop.spec.map(|spec| spec.url.to_string()).as_deref(), Some("postgres://h/d"));
+    assert_eq!(dropped(&["source", "drop", "gone", "--data=d"]).spec, None);
+    invoke(&["source", "drop", "a/b"], &[], None).expect_err("no name");
+}
+
+#[test]
 fn the_engine_goes_to_a_file_or_to_stdout() {
     let file = |arguments: &[&str]| match invoke(arguments, &[], None) {
         Ok(Invocation::Engine(settings)) => settings.file,
@@ -336,6 +385,8 @@ fn help_reads_as_written() {
         (Some("verify"), include_str!("golden/help-verify.txt")),
         (Some("engine"), include_str!("golden/help-engine.txt")),
         (Some("component"), include_str!("golden/help-component.txt")),
+        (Some("check"), include_str!("golden/help-check.txt")),
+        (Some("source"), include_str!("golden/help-source.txt")),
     ];
     for (name, expected) in golden {
         assert_eq!(help(name), expected, "{name:?}");

@@ -2,7 +2,7 @@
 //!
 //! | what happened | the first event not done | what follows |
 //! | --- | --- | --- |
-//! | the subscriber says `retry` | waits, ever longer | given up after `maxAttempts`, if there is such a limit |
+//! | the subscriber says `retry` | waits, ever longer, and as long as it asks for | given up after `maxAttempts`, if there is such a limit |
 //! | the subscriber says `reject` | given up at once | the next event follows at once |
 //! | a crash (trap, timeout, exit, wrong answer) of several events | tried again in halves | so the guilty one is found |
 //! | a crash of one event alone | waits, ever longer | given up after `maxCrashes` |
@@ -24,6 +24,21 @@ pub(super) enum Decision {
     Again { pause: Duration, max_events: usize },
     /// The first event that is not done is given up.
     GiveUp { attempts: u32 },
+}
+
+/// The longest pause that a subscriber may ask for.
+const LONGEST_WISH: Duration = Duration::from_secs(3_600);
+
+impl Decision {
+    /// Leaves the subscriber alone for as long as it has asked for.
+    pub(super) fn not_before(self, after: Option<Duration>) -> Self {
+        match (self, after) {
+            (Self::Again { pause, max_events }, Some(after)) => {
+                Self::Again { pause: pause.max(after.min(LONGEST_WISH)), max_events }
+            }
+            (decision, _) => decision,
+        }
+    }
 }
 
 /// The failures since something last succeeded.
@@ -147,6 +162,17 @@ mod tests {
         assert_eq!(halves, 8);
         assert!((0..2).all(|_| matches!(attempts.crash(7, 1), Decision::Again { max_events: 1, .. })));
         assert_eq!(attempts.crash(7, 1), Decision::GiveUp { attempts: 3 });
+    }
+
+    #[test]
+    fn a_subscriber_is_left_alone_for_as_long_as_it_asks_within_reason() {
+        let again = Decision::Again { pause: Duration::from_millis(100), max_events: 7 };
+        assert_eq!(again.not_before(None), again);
+        assert_eq!(pause_ms(again.not_before(Some(Duration::from_millis(5)))), 100);
+        assert_eq!(pause_ms(again.not_before(Some(Duration::from_secs(30)))), 30_000);
+        assert_eq!(pause_ms(again.not_before(Some(Duration::MAX))), LONGEST_WISH.as_millis());
+        let given_up = Decision::GiveUp { attempts: 3 };
+        assert_eq!(given_up.not_before(Some(Duration::from_secs(30))), given_up);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::guest::Guest;
 use crate::ingest::Ingest;
 use crate::live::Tail;
 use crate::readers::Readers;
+use crate::schemas::Schemas;
 use crate::store::Store;
 
 /// What every lane needs.
@@ -20,6 +21,8 @@ pub(super) struct Deps {
     pub(super) components: Arc<Components>,
     /// The component that keeps the replica.
     pub(super) replica: Guest,
+    /// What events were captured under.
+    pub(super) schemas: Arc<Schemas>,
     pub(super) slots: Arc<Slots>,
     pub(super) tasks: tokio::runtime::Handle,
     /// As many of these are held as there are lanes, and one more.

@@ -113,7 +113,7 @@ impl Subscriptions {
         let found = self.get(id)?;
         let own = match &found.spec.subscriber {
             cdc_rest::Subscriber::Component(component) => Some(component.clone()),
-            cdc_rest::Subscriber::Builtin(_) => found.spec.filter.clone(),
+            cdc_rest::Subscriber::Builtin(_) | cdc_rest::Subscriber::Sink(_) => found.spec.filter.clone(),
         };
         let name = match (&run.component, &own) {
             (Some(name), _) => name.clone(),

@@ -1,6 +1,7 @@
 //! Why a call about subscriptions did not do what it should.
 
 use cdc_rest::{ComponentName, SubscriptionId};
+use cdc_sinks::InvalidSettings;
 
 use crate::components::ComponentError;
 use crate::selection::SelectionError;
@@ -48,6 +49,9 @@ pub enum SubscriptionError {
         /// The newest event.
         newest: Sequence,
     },
+    /// A sink cannot be set up as it is described.
+    #[error("subscriber.{0}")]
+    Sink(#[from] InvalidSettings),
     /// A part of the service is not tried.
     #[error("subscription {0} has no component; name one in \"component\"")]
     NothingToTry(SubscriptionId),

@@ -18,6 +18,7 @@ mod picked;
 mod records;
 mod replica;
 mod rows;
+mod sink;
 mod slots;
 mod status;
 mod subscription;
@@ -35,6 +36,7 @@ use crate::guest::Guest;
 use crate::ingest::Ingest;
 use crate::live::Tail;
 use crate::readers::Readers;
+use crate::schemas::Schemas;
 use crate::store::Store;
 
 pub use builtin::BuiltIn;
@@ -42,6 +44,7 @@ pub use dead_letters::{Letter, Letters};
 pub use dry_run::{DryRun, DryRunReport};
 pub use error::SubscriptionError;
 pub use replica::Replica;
+pub use sink::check;
 pub use status::{Status, SubscriptionFigures};
 pub use subscription::{Counts, LastFailure, Retried};
 pub use subscriptions::{RewindTo, Subscriptions};
@@ -62,6 +65,8 @@ pub struct Parts {
     pub components: Arc<Components>,
     /// The component that keeps the replica.
     pub replica: Guest,
+    /// What events were captured under.
+    pub schemas: Arc<Schemas>,
 }
 
 /// How delivery is set up.
@@ -81,8 +86,9 @@ pub fn start(
     options: DeliveryOptions,
     tasks: tokio::runtime::Handle,
 ) -> Result<Subscriptions, SubscriptionError> {
-    let Parts { store, tail, ingest, readers, components, replica } = parts;
+    let Parts { store, tail, ingest, readers, components, replica, schemas } = parts;
     let slots = slots::Slots::new(options.slots);
-    let deps = deps::Deps { store, tail, ingest, readers, components, replica, slots, tasks, lanes: Arc::new(()) };
+    let lanes = Arc::new(());
+    let deps = deps::Deps { store, tail, ingest, readers, components, replica, schemas, slots, tasks, lanes };
     Subscriptions::open(Arc::new(deps), options.max_subscriptions, options.declared)
 }

@@ -16,6 +16,7 @@ use cdc_rest::{SubscriptionId, SubscriptionSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::deps::now_ms;
 use crate::guest::Usage;
 use crate::store::{Document, Event, Operation, Origin, Sequence, Write};
 
@@ -42,6 +43,10 @@ pub(super) struct Definition {
     pub(super) stopped: Option<String>,
     /// How many lanes the cursors are of.
     pub(super) lanes: u16,
+    /// Raised whenever events come again that were acknowledged: what a receiver noted under another epoch says nothing.
+    /// Begins with the time at which the subscription was made, so that one of the same name has others.
+    #[serde(default)]
+    pub(super) epoch: u64,
 }
 
 impl Definition {
@@ -50,6 +55,11 @@ impl Definition {
         spec.write(&mut out);
         let text = String::from_utf8(out).unwrap_or_default();
         RawValue::from_string(text).unwrap_or_default()
+    }
+
+    /// Events come again that were acknowledged.
+    pub(super) fn raise_epoch(&mut self) {
+        self.epoch = now_ms().max(self.epoch + 1);
     }
 
     pub(super) fn document(&self, id: &SubscriptionId) -> Document {
@@ -137,6 +147,11 @@ pub(super) struct DeadOrigin {
     transaction: Option<String>,
     position: Option<String>,
     snapshot: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    committed_at_ms: Option<u64>,
+    /// A JSON array of strings, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unavailable: Option<String>,
 }
 
 impl DeadLetter {
@@ -158,8 +173,10 @@ impl DeadLetter {
             origin: write.origin.as_deref().map(|origin| DeadOrigin {
                 source: origin.source.clone(),
                 transaction: origin.transaction.clone(),
-                position: origin.position.clone(),
+                position: write.position_text().map(str::to_owned),
                 snapshot: origin.snapshot,
+                committed_at_ms: origin.committed_at_ms,
+                unavailable: origin.unavailable.clone(),
             }),
             kind: kind.to_owned(),
             reason,
@@ -186,10 +203,12 @@ impl DeadLetter {
                     Arc::new(Origin {
                         source: origin.source.clone(),
                         transaction: origin.transaction.clone(),
-                        position: origin.position.clone(),
+                        committed_at_ms: origin.committed_at_ms,
                         snapshot: origin.snapshot,
+                        unavailable: origin.unavailable.clone(),
                     })
                 }),
+                position: self.origin.as_ref().and_then(|origin| origin.position.clone()).map(Bytes::from),
             },
         }
     }
@@ -197,7 +216,7 @@ impl DeadLetter {
     /// What it is kept under.
     pub(super) fn document_key(event: &Event) -> Vec<u8> {
         let mut key = event.sequence.to_be_bytes().to_vec();
-        if event.write.origin.as_ref().is_some_and(|origin| origin.snapshot && origin.source == SNAPSHOT_SOURCE) {
+        if is_row(event) {
             key.extend_from_slice(event.write.table.as_bytes());
             key.push(b'\n');
             key.extend_from_slice(&event.write.key);
@@ -212,6 +231,11 @@ impl DeadLetter {
 
 /// The source of the rows of a subscription's own snapshot.
 pub(super) const SNAPSHOT_SOURCE: &str = "snapshot";
+
+/// Whether it is a row of a subscription's own snapshot.
+pub(super) fn is_row(event: &Event) -> bool {
+    event.write.origin.as_ref().is_some_and(|origin| origin.snapshot && origin.source == SNAPSHOT_SOURCE)
+}
 
 /// The operation's name in events.
 pub(super) fn operation_name(operation: Operation) -> &'static str {

@@ -27,6 +27,8 @@ pub(super) struct Rows {
     /// The last table that was read to its end.
     read: Option<String>,
     origin: Arc<Origin>,
+    /// The event that the rows are as of.
+    position: Bytes,
 }
 
 impl Rows {
@@ -34,10 +36,12 @@ impl Rows {
         let origin = Arc::new(Origin {
             source: SNAPSHOT_SOURCE.into(),
             transaction: None,
-            position: Some(progress.at.to_string()),
+            committed_at_ms: None,
             snapshot: true,
+            unavailable: None,
         });
-        Self { progress, open: None, read: None, origin }
+        let position = Bytes::from(progress.at.to_string());
+        Self { progress, open: None, read: None, origin, position }
     }
 
     pub(super) fn progress(&self) -> &SnapshotProgress {
@@ -86,6 +90,7 @@ impl Rows {
                         after: Some(Bytes::from(row.image)),
                         schema_version: version,
                         origin: Some(self.origin.clone()),
+                        position: Some(self.position.clone()),
                     },
                 })
                 .collect();

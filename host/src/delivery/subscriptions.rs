@@ -12,6 +12,7 @@ use super::builtin::BuiltIn;
 use super::deps::{Deps, now_ms};
 use super::error::SubscriptionError;
 use super::records::{self, Definition, Progress, SnapshotProgress};
+use super::sink;
 use super::subscription::{Control, Figures, LaneState, Subscription};
 use super::threads::{self, Running};
 use crate::selection::Selection;
@@ -133,7 +134,13 @@ impl Subscriptions {
                 self.end_lanes(id)?;
                 let lanes = self.relane(id, &kept, spec.lanes, &mut documents, &mut cursors)?;
                 let is_paused = if is_declared { kept.is_paused || spec.paused } else { spec.paused };
-                Definition { spec: spec_json, is_declared, is_paused, stopped: None, lanes, ..kept }
+                let is_relaned = kept.lanes != lanes;
+                let mut definition =
+                    Definition { spec: spec_json, is_declared, is_paused, stopped: None, lanes, ..kept };
+                if is_relaned {
+                    definition.raise_epoch();
+                }
+                definition
             }
             None => {
                 let (position, snapshot) = self.beginning(spec.start)?;
@@ -142,14 +149,16 @@ impl Subscriptions {
                     let progress = Progress { snapshot: snapshot.clone(), ..Progress::default() };
                     documents.push(progress.document(&records::cursor(id, lane)));
                 }
+                let created_ms = now_ms();
                 Definition {
                     spec: spec_json,
                     is_declared,
-                    created_ms: now_ms(),
+                    created_ms,
                     started_after: position,
                     is_paused: spec.paused,
                     stopped: None,
                     lanes: spec.lanes,
+                    epoch: created_ms,
                 }
             }
         };
@@ -175,6 +184,7 @@ impl Subscriptions {
         match &spec.subscriber {
             Subscriber::Component(component) => drop(world(component)?),
             Subscriber::Builtin(name) => drop(BuiltIn::parse(name)?),
+            Subscriber::Sink(spec) => drop(sink::settings(spec)?),
         }
         if spec.lanes > 1 && spec.grants.keyvalue.is_some() {
             return Err(SubscriptionError::KeyvalueInLanes);
@@ -329,6 +339,7 @@ impl Subscriptions {
         self.end_lanes(id)?;
         let mut definition = subscription.definition().clone();
         definition.stopped = None;
+        definition.raise_epoch();
         definition.started_after = definition.started_after.min(position);
         let view = self.deps.store.view()?;
         let mut documents = vec![definition.document(id)];

@@ -1,4 +1,4 @@
-//! Who a lane delivers to: a guest, or a part of the service.
+//! Who a lane delivers to: a guest, a real system, or a part of the service.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -10,15 +10,16 @@ use cdc_rest::{ComponentRef, SubscriptionId, event_id};
 use super::deps::Deps;
 use super::namespace::StoreNamespace;
 use super::picked::Picked;
-use super::records::{self, SNAPSHOT_SOURCE};
+use super::records::{self, is_row};
+use super::sink::SinkTarget;
 use super::slots;
 use super::subscription::Figures;
 use crate::components::ComponentError;
 use crate::guest::{
     CallError, Failure, Grants, Guest, GuestEvent, GuestLimits, HttpGrant, Instance, KeyValueGrant, Output, Quota,
-    Stream, Usage, WriteLine,
+    Remedy, Stream, Usage, WriteLine,
 };
-use crate::store::{Document, Event};
+use crate::store::{Document, Event, StoreError};
 
 /// Why nothing could be delivered: not for what the subscriber did.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,12 @@ pub(super) enum TargetError {
     Call(#[from] CallError),
     #[error("standard output cannot be written: {0}")]
     Console(std::io::Error),
+    /// An event's schema cannot be read.
+    #[error(transparent)]
+    Schema(StoreError),
+    /// The lane was told to stop while the subscriber had not answered.
+    #[error("the service stops, and the subscriber has not answered yet: the batch comes again")]
+    Stopping,
 }
 
 /// Where a guest's code comes from.
@@ -202,24 +209,22 @@ pub(super) fn with_guest_events<T>(events: &[&Event], call: impl FnOnce(&[GuestE
 
 /// An event's id. The rows of a snapshot share a sequence number, so their keys tell them apart.
 pub(super) fn id(event: &Event) -> String {
-    match &event.write.origin {
-        Some(origin) if origin.snapshot && origin.source == SNAPSHOT_SOURCE => {
-            let key = String::from_utf8_lossy(&event.write.key);
-            format!("row_{}_{}/{key}", event.sequence, event.write.table)
-        }
-        _ => event_id(event.timestamp_ms, event.sequence),
+    if is_row(event) {
+        let key = String::from_utf8_lossy(&event.write.key);
+        return format!("row_{}_{}/{key}", event.sequence, event.write.table);
     }
+    event_id(event.timestamp_ms, event.sequence)
 }
 
 /// A part of the service that takes events.
-pub(super) enum Sink {
+pub(super) enum Part {
     /// A line for each event on standard output.
     Console,
     /// Batches for whoever listens to the log of the service: what brokers take the place of.
     Publisher { published: u64 },
 }
 
-impl Sink {
+impl Part {
     pub(super) fn deliver(&mut self, events: &[Picked]) -> Result<(), TargetError> {
         match self {
             Self::Console => {
@@ -253,7 +258,26 @@ impl Sink {
 /// Who gets the events.
 pub(super) enum Target {
     Guest(Box<GuestTarget>),
-    Sink(Sink),
+    Sink(Box<SinkTarget>),
+    Part(Part),
+}
+
+/// The first event of a batch that a subscriber has not done, and what is to become of it.
+#[derive(Debug)]
+pub(super) struct Declined {
+    /// Its place in the batch.
+    pub(super) index: usize,
+    pub(super) remedy: Remedy,
+    /// How long the subscriber wants to be left alone.
+    pub(super) after: Option<Duration>,
+    pub(super) message: String,
+}
+
+impl From<Failure> for Declined {
+    fn from(failure: Failure) -> Self {
+        let Failure { remedy, index, message } = failure;
+        Self { index, remedy, after: None, message }
+    }
 }
 
 /// Writes a guest's lines to the service's log.

@@ -16,9 +16,10 @@ use super::deps::{Deps, now_ms};
 use super::error::SubscriptionError;
 use super::lane::{Beginning, Ended, Lane};
 use super::records;
+use super::sink::SinkTarget;
 use super::subscription::{LaneState, LastFailure, Subscription};
 use super::subscriptions::read_progress;
-use super::target::{GuestSetup, GuestTarget, Sink, Source, Target, guest_limits, log_lines};
+use super::target::{GuestSetup, GuestTarget, Part, Source, Target, guest_limits, log_lines};
 use crate::guest::Usage;
 use crate::store::{Sequence, StoreError, View};
 
@@ -56,7 +57,7 @@ pub(super) fn open(
     let view = deps.store.view()?;
     let cursor = records::cursor(&subscription.id, u16::try_from(lane).unwrap_or(u16::MAX));
     let progress = read_progress(&*view, &cursor)?;
-    let (filter, target) = target(deps, subscription, progress.filter_usage(), progress.usage())?;
+    let (filter, target) = target(deps, subscription, lane, progress.filter_usage(), progress.usage())?;
     let (started_after, stopped) = {
         let definition = subscription.definition();
         (definition.started_after, definition.stopped.clone())
@@ -86,6 +87,7 @@ fn first_dead_letter(
 fn target(
     deps: &Arc<Deps>,
     subscription: &Arc<Subscription>,
+    lane: usize,
     filter_usage: Usage,
     usage: Usage,
 ) -> Result<(Option<GuestTarget>, Target), SubscriptionError> {
@@ -106,9 +108,10 @@ fn target(
         Subscriber::Component(component) => {
             Target::Guest(Box::new(guest(setup(Source::Named(component.clone()), false), usage)))
         }
+        Subscriber::Sink(spec) => Target::Sink(Box::new(SinkTarget::open(spec, subscription, lane, deps)?)),
         Subscriber::Builtin(name) => match BuiltIn::parse(name)? {
-            BuiltIn::Console => Target::Sink(Sink::Console),
-            BuiltIn::Publisher => Target::Sink(Sink::Publisher { published: 0 }),
+            BuiltIn::Console => Target::Part(Part::Console),
+            BuiltIn::Publisher => Target::Part(Part::Publisher { published: 0 }),
             BuiltIn::Replication => {
                 let setup = GuestSetup {
                     grants: builtin::replication_grants(),

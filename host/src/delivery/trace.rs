@@ -145,7 +145,7 @@ impl Subscriptions {
                 let version = self.deps.components.version(&component.name, component.version);
                 version.is_ok_and(|version| version.world != "handler")
             }
-            cdc_rest::Subscriber::Builtin(_) => false,
+            cdc_rest::Subscriber::Builtin(_) | cdc_rest::Subscriber::Sink(_) => false,
         }
     }
 }

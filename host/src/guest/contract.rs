@@ -19,16 +19,20 @@ pub(super) enum Operation {
     Truncate,
 }
 
-#[derive(Clone, Copy, ComponentType, Lower)]
+#[derive(Clone, ComponentType, Lower)]
 #[component(record)]
 pub(super) struct Origin<'a> {
     pub(super) source: &'a str,
     pub(super) transaction: Option<&'a str>,
     pub(super) position: Option<&'a str>,
     pub(super) snapshot: bool,
+    #[component(name = "committed-at")]
+    pub(super) committed_at: Option<u64>,
+    /// Rarely any, so they may be copies.
+    pub(super) unavailable: Vec<String>,
 }
 
-#[derive(Clone, Copy, ComponentType, Lower)]
+#[derive(Clone, ComponentType, Lower)]
 #[component(record)]
 pub(super) struct Event<'a> {
     pub(super) sequence: u64,

@@ -52,6 +52,8 @@ pub struct GuestEvent<'a> {
     pub schema_version: u32,
     /// Where it came from; none for a REST write.
     pub origin: Option<&'a StoreOrigin>,
+    /// Its place in the source's log.
+    pub position: Option<&'a str>,
 }
 
 impl<'a> GuestEvent<'a> {
@@ -71,6 +73,7 @@ impl<'a> GuestEvent<'a> {
             after: event.write.after.as_ref().map(text),
             schema_version: event.write.schema_version,
             origin: event.write.origin.as_deref(),
+            position: event.write.position_text(),
         }
     }
 }
@@ -435,8 +438,15 @@ fn lower<'a>(event: &GuestEvent<'a>) -> WitEvent<'a> {
         origin: event.origin.map(|origin| Origin {
             source: &origin.source,
             transaction: origin.transaction.as_deref(),
-            position: origin.position.as_deref(),
+            position: event.position,
             snapshot: origin.snapshot,
+            committed_at: origin.committed_at_ms,
+            // The engine wrote it.
+            unavailable: origin
+                .unavailable
+                .as_deref()
+                .and_then(|names| serde_json::from_str(names).ok())
+                .unwrap_or_default(),
         }),
     }
 }

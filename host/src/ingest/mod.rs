@@ -8,8 +8,11 @@
 //! - Nothing is answered before it is durable.
 //! - Changes of one submission stay together and in order; submissions are captured in the order in which they came.
 //! - Records (documents and cursors) take effect in the order in which they came. They pass changes that wait.
+//! - A portion of a source is captured whole or not at all, in its turn, and only if the source's log has been captured up
+//!   to where the portion goes on. So once a portion has failed, none behind it is captured.
 //! - A batch that makes the engine trap is captured again one submission at a time, so only the guilty one fails.
 
+mod portions;
 mod records;
 mod writer;
 
@@ -22,10 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::metrics::Metrics;
 use crate::sandbox::{
-    Change, Component, Declaration, DeclareError, EngineError, Refusal, SaveCursor, Settings, SourcePosition,
-    TableSchema,
+    Change, Component, Declaration, DeclareError, EngineError, Portion, Refusal, SaveCursor, Settings, TableSchema,
 };
 use crate::store::{Batch, Document, Done, Sequence, Store, StoreError, Write};
+pub use portions::{FollowError, FollowReceipt};
 use writer::Writer;
 
 /// Why changes were not captured, none of them.
@@ -75,9 +78,17 @@ type Reply<T> = oneshot::Sender<Result<T, IngestError>>;
 
 /// What waits for the ingest thread.
 enum Job {
-    Changes { changes: Vec<Change>, positions: Vec<SourcePosition>, reply: Reply<Receipt>, room: OwnedSemaphorePermit },
+    Changes { changes: Vec<Change>, reply: Reply<Receipt>, room: OwnedSemaphorePermit },
+    Follow(Followed),
     Declare { declaration: Declaration, reply: Reply<Result<TableSchema, DeclareError>> },
     Record(Record),
+}
+
+/// A portion of a source.
+struct Followed {
+    portion: Portion,
+    reply: oneshot::Sender<Result<FollowReceipt, FollowError>>,
+    room: OwnedSemaphorePermit,
 }
 
 /// What a caller of `record` wants to be durable.
@@ -134,7 +145,7 @@ impl Ingest {
 
     /// Captures changes that came together, or refuses at once when there is no room for them in the queue.
     pub async fn submit(&self, changes: Vec<Change>) -> Result<Receipt, IngestError> {
-        let Ok(room) = self.room.clone().try_acquire_many_owned(self.weight(&changes)) else {
+        let Ok(room) = self.room.clone().try_acquire_many_owned(self.weight(changes.len())) else {
             return Err(IngestError::QueueFull { waiting: self.waiting() });
         };
         self.send(changes, room)?.await.unwrap_or(Err(IngestError::Stopping))
@@ -145,14 +156,30 @@ impl Ingest {
         &self,
         changes: Vec<Change>,
     ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
-        let weight = self.weight(&changes);
+        let weight = self.weight(changes.len());
         let room = self.room.clone().acquire_many_owned(weight).await.map_err(|_| IngestError::Stopping)?;
         self.send(changes, room)
     }
 
-    fn weight(&self, changes: &[Change]) -> u32 {
+    /// Waits for room and submits a portion of a source; what becomes of it can be awaited while the next are
+    /// submitted. Portions are captured in the order in which they were submitted, each in one commit with its schemas
+    /// and its checkpoint. When one fails, those behind it are not captured either: the source goes on from the
+    /// checkpoint that the log has then ([`View::position`](crate::store::View::position)).
+    pub async fn follow(
+        &self,
+        portion: Portion,
+    ) -> Result<oneshot::Receiver<Result<FollowReceipt, FollowError>>, IngestError> {
+        let weight = self.weight(portion.len());
+        let room = self.room.clone().acquire_many_owned(weight).await.map_err(|_| IngestError::Stopping)?;
+        let (reply, receipt) = oneshot::channel();
+        let followed = Followed { portion, reply, room };
+        self.queue.send(Job::Follow(followed)).map_err(|_| IngestError::Stopping)?;
+        Ok(receipt)
+    }
+
+    fn weight(&self, changes: usize) -> u32 {
         // A submission that is larger than the queue waits for all of it.
-        u32::try_from(changes.len().clamp(1, self.max_queue)).unwrap_or(u32::MAX)
+        u32::try_from(changes.clamp(1, self.max_queue)).unwrap_or(u32::MAX)
     }
 
     fn send(
@@ -161,8 +188,7 @@ impl Ingest {
         room: OwnedSemaphorePermit,
     ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
         let (reply, receipt) = oneshot::channel();
-        let job = Job::Changes { changes, positions: Vec::new(), reply, room };
-        self.queue.send(job).map_err(|_| IngestError::Stopping)?;
+        self.queue.send(Job::Changes { changes, reply, room }).map_err(|_| IngestError::Stopping)?;
         Ok(receipt)
     }
 

@@ -10,19 +10,18 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{IngestError, Job, Receipt, Record, Reply, records};
 use crate::metrics::{Call, Held, Metrics, Role};
 use crate::sandbox::{
-    Captured, Change, Component, Declaration, DeclareError, EngineError, Instance, Settings, SourcePosition,
-    TableSchema, WitStoreError,
+    Captured, Change, Component, Declaration, DeclareError, EngineError, Instance, Settings, TableSchema, WitStoreError,
 };
-use crate::store::{Batch, Sequence, Store, StoreError};
+use crate::store::{Batch, Done, Sequence, Store, StoreError};
 
 /// What the thread owns.
 pub(super) struct Writer {
     component: Component,
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     settings: Settings,
     max_batch: usize,
-    instance: Instance,
-    metrics: Arc<Metrics>,
+    pub(super) instance: Instance,
+    pub(super) metrics: Arc<Metrics>,
     /// Records that wait for the next batch of changes, and since when.
     held: Vec<Record>,
     held_since: Option<Instant>,
@@ -35,7 +34,6 @@ const HOLD: Duration = Duration::from_millis(5);
 /// Changes that came together.
 struct Submission {
     changes: Vec<Change>,
-    positions: Vec<SourcePosition>,
     reply: Reply<Receipt>,
     room: OwnedSemaphorePermit,
 }
@@ -96,13 +94,13 @@ impl Writer {
             loop {
                 let Some(job) = next.pop_front().or_else(|| jobs.try_recv().ok()) else { break };
                 match job {
-                    Job::Changes { changes: more, positions, reply, room } => {
+                    Job::Changes { changes: more, reply, room } => {
                         if changes > 0 && changes + more.len() > self.max_batch {
-                            next.push_front(Job::Changes { changes: more, positions, reply, room });
+                            next.push_front(Job::Changes { changes: more, reply, room });
                             break;
                         }
                         changes += more.len();
-                        batch.push(Submission { changes: more, positions, reply, room });
+                        batch.push(Submission { changes: more, reply, room });
                     }
                     Job::Record(record) => {
                         is_urgent |= !record.may_wait;
@@ -110,21 +108,22 @@ impl Writer {
                         self.held_since.get_or_insert_with(Instant::now);
                         self.held.push(record);
                     }
-                    declare @ Job::Declare { .. } => {
-                        next.push_front(declare);
+                    alone @ (Job::Declare { .. } | Job::Follow(_)) => {
+                        next.push_front(alone);
                         break;
                     }
                 }
             }
-            if batch.is_empty() && !has_records {
-                if let Some(Job::Declare { declaration, reply }) = next.pop_front() {
-                    self.declare(&declaration, reply);
-                }
-                continue;
-            }
+            // Records that wait become durable with what is captured.
             if !batch.is_empty() {
-                // Records that wait become durable with what is captured.
                 self.capture(batch);
+            } else {
+                match next.pop_front() {
+                    Some(Job::Declare { declaration, reply }) => self.declare(&declaration, reply),
+                    Some(Job::Follow(followed)) => self.follow(followed),
+                    Some(other) => next.push_front(other),
+                    None => {}
+                }
             }
             let is_over = self.held_since.is_some_and(|since| since.elapsed() >= HOLD);
             if is_urgent || is_over {
@@ -150,25 +149,21 @@ impl Writer {
 
     fn capture(&mut self, submissions: Vec<Submission>) {
         let mut changes = Vec::with_capacity(submissions.iter().map(|submission| submission.changes.len()).sum());
-        let mut positions = Vec::new();
         let mut waiting = Vec::with_capacity(submissions.len());
         for submission in submissions {
             let count = submission.changes.len();
             changes.extend(submission.changes);
-            positions.extend(submission.positions);
             waiting.push(Waiting { changes: count, reply: submission.reply, room: submission.room });
         }
-        match self.call(&changes, &positions) {
+        match self.call(&changes) {
             Ok((captured, batch)) => self.commit(captured, batch, waiting),
             Err(error) if waiting.len() == 1 => self.fail(&error, waiting),
             Err(_) => {
                 // One of them made the engine trap, or fail; which one, shows when each is captured alone.
                 let mut changes = changes.into_iter();
-                for (place, waiting) in waiting.into_iter().enumerate() {
+                for waiting in waiting {
                     let own: Vec<Change> = changes.by_ref().take(waiting.changes).collect();
-                    // Positions belong to sources, whose submissions come alone.
-                    let positions = if place == 0 { std::mem::take(&mut positions) } else { Vec::new() };
-                    match self.call(&own, &positions) {
+                    match self.call(&own) {
                         Ok((captured, batch)) => self.commit(captured, batch, vec![waiting]),
                         Err(error) => self.fail(&error, vec![waiting]),
                     }
@@ -178,16 +173,18 @@ impl Writer {
     }
 
     /// Calls the engine, and replaces the instance if it trapped.
-    fn call(
-        &mut self,
-        changes: &[Change],
-        positions: &[SourcePosition],
-    ) -> Result<(Captured, Option<Batch>), IngestError> {
+    fn call(&mut self, changes: &[Change]) -> Result<(Captured, Option<Batch>), IngestError> {
+        let generation = self.store.head().schema_generation;
         let start = Instant::now();
-        let called = self.instance.capture(changes, positions);
+        let called = self.instance.capture(changes);
         self.metrics.engine.called(Call::Capture, start.elapsed());
         match called {
-            Ok((Ok(captured), batch)) if captured.outcomes.len() == changes.len() => Ok((captured, batch)),
+            Ok((Ok(captured), mut batch)) if captured.outcomes.len() == changes.len() => {
+                if let Some(batch) = &mut batch {
+                    batch.generation = Some(generation);
+                }
+                Ok((captured, batch))
+            }
             Ok((Ok(captured), _)) => {
                 let (given, expected) = (captured.outcomes.len(), changes.len());
                 Err(IngestError::Engine(format!("the engine answered {given} outcomes for {expected} changes").into()))
@@ -197,7 +194,7 @@ impl Writer {
         }
     }
 
-    fn trapped(&mut self, error: &EngineError) -> IngestError {
+    pub(super) fn trapped(&mut self, error: &EngineError) -> IngestError {
         self.metrics.engine.traps.inc();
         tracing::error!(error = %format!("{error:#}"), "the capturing instance failed and is replaced");
         match Instance::new(&self.component, self.store.clone(), self.settings, None) {
@@ -214,8 +211,7 @@ impl Writer {
             answer(captured, None, waiting, &self.metrics);
             return;
         };
-        let recorded = records::join(&mut batch, &mut self.held);
-        self.held_since = self.held_since.filter(|_| !self.held.is_empty());
+        let recorded = self.join_held(&mut batch);
         let batch = Arc::new(batch);
         let first = self.store.head().sequence + 1;
         // The answers wait here until the store calls back, or are failed when it does not take the batch.
@@ -242,6 +238,13 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Puts records that wait into a batch; answers whom to tell of it.
+    pub(super) fn join_held(&mut self, batch: &mut Batch) -> Vec<Done> {
+        let recorded = records::join(batch, &mut self.held);
+        self.held_since = self.held_since.filter(|_| !self.held.is_empty());
+        recorded
     }
 
     fn fail(&self, error: &IngestError, waiting: Vec<Waiting>) {
@@ -274,7 +277,7 @@ impl Writer {
     }
 }
 
-fn store_error(error: WitStoreError) -> IngestError {
+pub(super) fn store_error(error: WitStoreError) -> IngestError {
     match error {
         WitStoreError::Full(message) => IngestError::Store(StoreError::Full(message.into())),
         WitStoreError::Failed(message) => IngestError::EngineStore(message.into()),

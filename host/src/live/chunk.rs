@@ -4,10 +4,12 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use cdc_rest::{EventRef, OriginRef};
+use cdc_rest::envelope::{Format, Subject};
+use cdc_rest::{EventRef, OriginRef, event_id};
 
+use crate::schemas::Schemas;
 use crate::selection::Images;
-use crate::store::{Event, Operation, Sequence};
+use crate::store::{Event, Operation, Sequence, StoreError, Write};
 
 /// About what an event takes in memory beside its images.
 const EVENT_OVERHEAD_BYTES: usize = 512;
@@ -23,7 +25,8 @@ const BLOCK_BYTES: usize = 16 << 10;
 pub struct Chunk {
     events: Vec<LiveEvent>,
     bytes: usize,
-    blocks: OnceLock<Vec<Block>>,
+    /// In each format that somebody reads.
+    blocks: [OnceLock<Vec<Block>>; Format::READABLE.len()],
 }
 
 /// Consecutive events as Server-Sent Events.
@@ -73,7 +76,7 @@ impl Chunk {
             .into_iter()
             .map(|event| LiveEvent { event, images: Images::default(), json: OnceLock::new() })
             .collect();
-        Self { events, bytes, blocks: OnceLock::new() }
+        Self { events, bytes, blocks: Default::default() }
     }
 
     /// The first event's sequence number.
@@ -102,18 +105,24 @@ impl Chunk {
         &self.events
     }
 
-    /// The next run of wanted events after this one, as Server-Sent Events.
-    #[must_use]
-    pub fn piece(&self, after: Sequence, wants: impl Fn(&Event) -> bool) -> Piece {
+    /// The next run of wanted events after this one, as Server-Sent Events in a format. Errs when the schema of an event
+    /// cannot be read.
+    pub fn piece(
+        &self,
+        after: Sequence,
+        format: Format,
+        schemas: &Schemas,
+        wants: impl Fn(&Event) -> bool,
+    ) -> Result<Piece, StoreError> {
         let from = self.events.len() - self.events_after(after).len();
         let is_wanted = |event: &LiveEvent| wants(&event.event);
         let Some(skipped) = self.events[from..].iter().position(is_wanted) else {
-            return Piece { until: self.last(), ..Piece::default() };
+            return Ok(Piece { until: self.last(), ..Piece::default() });
         };
         let from = from + skipped;
-        let blocks = self.blocks.get_or_init(|| self.render());
+        let blocks = self.blocks(format, schemas)?;
         let Some(block) = blocks.iter().rev().find(|block| block.first <= from) else {
-            return Piece { until: self.last(), ..Piece::default() };
+            return Ok(Piece { until: self.last(), ..Piece::default() });
         };
         let last = block.first + block.ends.len();
         let to = self.events[from..last].iter().position(|event| !is_wanted(event)).map_or(last, |run| from + run);
@@ -121,19 +130,36 @@ impl Chunk {
             Some(before) => block.ends[before],
             None => 0,
         };
-        Piece {
+        Ok(Piece {
             bytes: block.bytes.slice(end(from)..end(to)),
             events: (to - from) as u64,
             until: self.events[to - 1].event.sequence,
-        }
+        })
     }
 
-    fn render(&self) -> Vec<Block> {
+    /// All of it as Server-Sent Events.
+    fn blocks(&self, format: Format, schemas: &Schemas) -> Result<&[Block], StoreError> {
+        let place = Format::READABLE.iter().position(|readable| *readable == format).unwrap_or(0);
+        let blocks = &self.blocks[place];
+        if blocks.get().is_none() {
+            // Another reader may be faster, with the same.
+            let _ = blocks.set(self.render(format, schemas)?);
+        }
+        Ok(blocks.get().map_or(&[], Vec::as_slice))
+    }
+
+    fn render(&self, format: Format, schemas: &Schemas) -> Result<Vec<Block>, StoreError> {
         let mut blocks = Vec::new();
         let (mut out, mut ends, mut first) = (Vec::new(), Vec::new(), 0);
         let mut starts = Vec::new();
         for (i, event) in self.events.iter().enumerate() {
-            starts.push(cdc_rest::write_stream_event(&mut out, &event_ref(&event.event)));
+            starts.push(if format == Format::Native {
+                let Event { sequence, timestamp_ms, write } = &event.event;
+                cdc_rest::write_stream_event(&mut out, &event_ref(*sequence, *timestamp_ms, write))
+            } else {
+                let write = |subject: &Subject<'_>| cdc_rest::write_stream_envelope(&mut out, format, subject);
+                with_subject(&event.event, schemas, write)?
+            });
             ends.push(out.len());
             if out.len() < BLOCK_BYTES && i + 1 < self.events.len() {
                 continue;
@@ -141,13 +167,15 @@ impl Chunk {
             out.shrink_to_fit();
             let bytes = Bytes::from(std::mem::take(&mut out));
             for (event, (start, end)) in self.events[first..].iter().zip(starts.drain(..).zip(&ends)) {
-                // The JSON is a part of it, and written no second time.
-                let _ = event.json.set(bytes.slice(start..end - END_OF_MESSAGE));
+                if format == Format::Native {
+                    // The JSON is a part of it, and written no second time.
+                    let _ = event.json.set(bytes.slice(start..end - END_OF_MESSAGE));
+                }
             }
             blocks.push(Block { first, bytes, ends: std::mem::take(&mut ends) });
             first = i + 1;
         }
-        blocks
+        Ok(blocks)
     }
 
     /// About what it takes in memory, the JSON included.
@@ -162,19 +190,41 @@ impl LiveEvent {
     pub fn json(&self) -> Bytes {
         let written = self.json.get_or_init(|| {
             let mut out = Vec::new();
-            cdc_rest::write_event(&mut out, &event_ref(&self.event));
+            let Event { sequence, timestamp_ms, write } = &self.event;
+            cdc_rest::write_event(&mut out, &event_ref(*sequence, *timestamp_ms, write));
             out.into()
         });
         written.clone()
     }
+
+    /// The event in a format.
+    pub fn envelope(&self, format: Format, schemas: &Schemas) -> Result<Bytes, StoreError> {
+        if format == Format::Native {
+            return Ok(self.json());
+        }
+        let mut out = Vec::new();
+        with_subject(&self.event, schemas, |subject| format.write(&mut out, subject))?;
+        Ok(out.into())
+    }
+}
+
+/// Lends an event with what envelopes tell beside it.
+fn with_subject<T>(event: &Event, schemas: &Schemas, write: impl FnOnce(&Subject<'_>) -> T) -> Result<T, StoreError> {
+    let Event { sequence, timestamp_ms, write: written } = event;
+    let schema = schemas.get(&written.table, written.schema_version)?;
+    // Keys are UTF-8: the engine made them.
+    let key = std::str::from_utf8(&written.key).unwrap_or_default();
+    let id = event_id(*timestamp_ms, *sequence);
+    let event = event_ref(*sequence, *timestamp_ms, written);
+    Ok(write(&Subject { event, id: &id, key, schema: &schema, subscription: None }))
 }
 
 /// An event of the store as the contract knows it.
-fn event_ref(event: &Event) -> EventRef<'_> {
-    let write = &event.write;
+#[must_use]
+pub fn event_ref(sequence: Sequence, timestamp_ms: u64, write: &Write) -> EventRef<'_> {
     EventRef {
-        sequence: event.sequence,
-        timestamp_ms: event.timestamp_ms,
+        sequence,
+        timestamp_ms,
         table: &write.table,
         operation: match write.operation {
             Operation::Insert => cdc_rest::Operation::Insert,
@@ -188,8 +238,10 @@ fn event_ref(event: &Event) -> EventRef<'_> {
         origin: write.origin.as_ref().map(|origin| OriginRef {
             source: &origin.source,
             transaction: origin.transaction.as_deref(),
-            position: origin.position.as_deref(),
+            position: write.position_text(),
             snapshot: origin.snapshot,
+            committed_at_ms: origin.committed_at_ms,
+            unavailable: origin.unavailable.as_deref(),
         }),
     }
 }

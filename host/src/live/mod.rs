@@ -11,7 +11,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-pub use chunk::{Chunk, LiveEvent, Piece};
+pub use chunk::{Chunk, LiveEvent, Piece, event_ref};
 pub use reader::{Reader, Step};
 pub use streams::{OpenStreamError, Seat, StreamOptions, Streams};
 pub use tail::{Tail, TailOptions};

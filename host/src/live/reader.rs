@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cdc_rest::StreamQuery;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, LiveEvent, Piece};
 use super::streams::Pulse;
 use super::tail::Tail;
+use crate::schemas::Schemas;
 use crate::store::{Event, Operation, Sequence, StoreError};
 
 /// What comes next.
@@ -29,6 +31,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Reader {
     tail: Arc<Tail>,
+    schemas: Arc<Schemas>,
     pulse: watch::Receiver<Pulse>,
     query: StreamQuery,
     after: Sequence,
@@ -39,12 +42,13 @@ pub struct Reader {
 impl Reader {
     pub(super) fn new(
         tail: Arc<Tail>,
+        schemas: Arc<Schemas>,
         pulse: watch::Receiver<Pulse>,
         query: StreamQuery,
         after: Sequence,
         heartbeat: Duration,
     ) -> Self {
-        Self { tail, pulse, query, after, heartbeat, beat: Instant::now() + heartbeat }
+        Self { tail, schemas, pulse, query, after, heartbeat, beat: Instant::now() + heartbeat }
     }
 
     /// Waits for what comes next. May be dropped while it waits and asked again.
@@ -77,6 +81,16 @@ impl Reader {
         }
     }
 
+    /// The next run of wanted events of a chunk, as Server-Sent Events.
+    pub fn piece(&self, chunk: &Chunk) -> Result<Piece, StoreError> {
+        chunk.piece(self.after, self.query.format, &self.schemas, |event| self.wants(event))
+    }
+
+    /// An event as the reader wants it.
+    pub fn envelope(&self, event: &LiveEvent) -> Result<Bytes, StoreError> {
+        event.envelope(self.query.format, &self.schemas)
+    }
+
     /// Everything up to and with this event has been sent or is not wanted.
     #[must_use]
     pub fn after(&self) -> Sequence {
@@ -96,7 +110,7 @@ impl Reader {
     /// Whether the reader selects this event.
     #[must_use]
     pub fn wants(&self, event: &Event) -> bool {
-        let StreamQuery { table, operation, key, since_ms, after: _ } = &self.query;
+        let StreamQuery { table, operation, key, since_ms, after: _, format: _ } = &self.query;
         let write = &event.write;
         table.as_ref().is_none_or(|table| table.as_str() == &*write.table)
             && operation.is_none_or(|operation| stored(operation) == write.operation)

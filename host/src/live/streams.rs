@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::reader::Reader;
 use super::tail::Tail;
 use crate::metrics::{Held, Metrics, StreamEnd, StreamKind};
+use crate::schemas::Schemas;
 use crate::store::{Sequence, StoreError};
 
 /// How long events are gathered for each reader that is to be woken: several times what waking it and sending to it
@@ -68,6 +69,7 @@ pub(super) struct Pulse {
 #[derive(Debug)]
 pub struct Streams {
     tail: Arc<Tail>,
+    schemas: Arc<Schemas>,
     options: StreamOptions,
     metrics: Arc<Metrics>,
     pulse: watch::Sender<Pulse>,
@@ -95,11 +97,12 @@ struct SeatState {
 
 impl Streams {
     /// Streams of this tail, woken by a task of their own until [`stop`](Self::stop).
-    pub fn start(tail: Arc<Tail>, options: StreamOptions, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn start(tail: Arc<Tail>, schemas: Arc<Schemas>, options: StreamOptions, metrics: Arc<Metrics>) -> Arc<Self> {
         let mut newest = tail.newest();
         let pulse = Pulse { newest: *newest.borrow_and_update(), is_stopping: false };
         let streams = Arc::new(Self {
             tail,
+            schemas,
             options,
             metrics,
             pulse: watch::Sender::new(pulse),
@@ -137,7 +140,7 @@ impl Streams {
         drop(seats);
         let held = self.metrics.streams.open(kind);
         let seat = Seat { streams: self.clone(), number, kind, state, _held: held };
-        Ok((seat, Reader::new(self.tail.clone(), pulse, query, after, self.options.heartbeat)))
+        Ok((seat, Reader::new(self.tail.clone(), self.schemas.clone(), pulse, query, after, self.options.heartbeat)))
     }
 
     /// What streams are limited to.

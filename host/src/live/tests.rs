@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 
 use bytes::Bytes;
+use cdc_rest::envelope::Format;
 
 use super::{Tail, TailOptions};
+use crate::schemas::Schemas;
 use crate::store::{
-    Batch, Bounds, Counters, Done, EmbeddedOptions, EmbeddedStore, EventRange, EventSlice, Head, MemoryStore,
+    Batch, Bounds, Counters, Done, EmbeddedOptions, EmbeddedStore, Event, EventRange, EventSlice, Head, MemoryStore,
     Operation, Row, SchemaVersion, Sequence, Store, StoreError, View, Write,
 };
 
@@ -35,6 +37,7 @@ fn write() -> Write {
         after: Some(Bytes::from_static(br#"{"id":"1","text":"a\nb"}"#)),
         schema_version: 1,
         origin: None,
+        position: None,
     }
 }
 
@@ -69,6 +72,10 @@ impl Store for Counting {
 
     fn head_document(&self, collection: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.store.head_document(collection, key)
+    }
+
+    fn head_position(&self, source: &str) -> Option<String> {
+        self.store.head_position(source)
     }
 
     fn head_schema(&self, table: &str) -> Option<SchemaVersion> {
@@ -308,10 +315,14 @@ fn a_stream_has_the_wanted_events_in_pieces_that_are_shared() {
     store.append_events(100);
     let tail = tail(&store, 256);
     let Some(chunk) = tail.read(0).ok().flatten() else { panic!("no chunk") };
+    let schemas = Schemas::new(store.clone());
+    let piece = |after, wants: &dyn Fn(&Event) -> bool| {
+        chunk.piece(after, Format::Native, &schemas, wants).unwrap_or_else(|error| panic!("{error}"))
+    };
     let read = |wants: fn(Sequence) -> bool| {
         let (mut after, mut text, mut count) = (7, Vec::new(), 0);
         while after < chunk.last() {
-            let piece = chunk.piece(after, |event| wants(event.sequence));
+            let piece = piece(after, &|event| wants(event.sequence));
             assert!(piece.until > after);
             (after, count) = (piece.until, count + piece.events);
             text.extend_from_slice(&piece.bytes);
@@ -324,10 +335,10 @@ fn a_stream_has_the_wanted_events_in_pieces_that_are_shared() {
     assert_eq!(read(|_| true), (8..=100).collect::<Vec<_>>());
     assert_eq!(read(|sequence| sequence % 10 < 2), (8..=100).filter(|n| n % 10 < 2).collect::<Vec<_>>());
     assert!(read(|_| false).is_empty());
-    assert_eq!(chunk.piece(7, |_| true).bytes.as_ptr(), chunk.piece(7, |_| true).bytes.as_ptr());
+    assert_eq!(piece(7, &|_| true).bytes.as_ptr(), piece(7, &|_| true).bytes.as_ptr());
     // 200 bytes an event: more than one block.
-    assert!(chunk.piece(0, |_| true).until < 100);
-    let message = chunk.piece(99, |_| true).bytes;
+    assert!(piece(0, &|_| true).until < 100);
+    let message = piece(99, &|_| true).bytes;
     let json = chunk.events()[99].json();
     assert_eq!(message, [&b"id: 100\ndata: "[..], &json, b"\n\n"].concat());
     assert!(message.as_ptr_range().contains(&json.as_ptr()), "the JSON is a part of the message");

@@ -72,6 +72,8 @@ label_values! {
         Replica = "/replica/{table}",
         /// Subscriptions and what is asked of them
         Subscriptions = "/subscriptions",
+        /// Sources and what is asked of them
+        Sources = "/sources",
         /// Components and their versions
         Components = "/components",
         /// What became of a row's events

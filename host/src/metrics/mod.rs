@@ -9,6 +9,7 @@ mod histogram;
 mod http;
 mod labels;
 mod process;
+mod sources;
 mod store;
 mod streams;
 mod subscriptions;
@@ -23,6 +24,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use http::{HttpMetrics, Method, Route};
+pub(crate) use sources::SourceDelay;
+pub use sources::{ReadSources, SourceFigures};
 pub use store::{ReadStore, StoreFigures};
 pub use streams::{StreamEnd, StreamKind, StreamMetrics};
 pub(crate) use subscriptions::DeliveryDelay;
@@ -51,6 +54,8 @@ label_values! {
     pub enum Call {
         /// Changes become events.
         Capture = "capture",
+        /// Portions of a database's log become events.
+        Follow = "follow",
         /// Events, statistics, schemas, one row.
         Query = "query",
         /// Selections.
@@ -142,6 +147,7 @@ pub struct Metrics {
     pub streams: StreamMetrics,
     registry: Registry,
     subscriptions: Arc<OnceLock<ReadSubscriptions>>,
+    sources: Arc<OnceLock<ReadSources>>,
 }
 
 impl Debug for Metrics {
@@ -164,13 +170,21 @@ impl Metrics {
         registry.register_collector(Box::new(store::StoreCollector(read_store)));
         let subscriptions = Arc::<OnceLock<ReadSubscriptions>>::default();
         registry.register_collector(Box::new(subscriptions::SubscriptionCollector(subscriptions.clone())));
-        Self { http, ingest, engine, streams, subscriptions, registry: root }
+        let sources = Arc::<OnceLock<ReadSources>>::default();
+        registry.register_collector(Box::new(sources::SourceCollector(sources.clone())));
+        Self { http, ingest, engine, streams, subscriptions, sources, registry: root }
     }
 
     /// From now on, figures of subscriptions are read in this way, once per scrape.
     pub fn read_subscriptions(&self, read: ReadSubscriptions) {
         // Once: there is one service.
         let _ = self.subscriptions.set(read);
+    }
+
+    /// From now on, figures of sources are read in this way, once per scrape.
+    pub fn read_sources(&self, read: ReadSources) {
+        // Once: there is one service.
+        let _ = self.sources.set(read);
     }
 
     /// Everything as OpenMetrics text, to be served as [`CONTENT_TYPE`].

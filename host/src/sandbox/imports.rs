@@ -8,8 +8,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::cdc::engine::store as wit;
 use super::bindings::cdc::event::types::{self, TableSchema};
-use super::schema_json;
-use super::texts::Packer;
+use super::schemas;
+use super::texts::{OriginView, Packer};
 use crate::store::{self, Store};
 
 /// Moves a subscription's cursor durably: the one write that a reading instance may ask for.
@@ -101,7 +101,7 @@ fn optional_text(bytes: Option<&Bytes>) -> Result<Option<String>, store::StoreEr
 }
 
 fn schema(version: &store::SchemaVersion) -> Result<TableSchema, store::StoreError> {
-    schema_json::decode(&version.definition).map_err(|error| {
+    schemas::decode(&version.definition).map_err(|error| {
         let (table, version) = (&version.table, version.version);
         store::StoreError::Corrupt(format!("schema {version} of table {table} cannot be read: {error}").into())
     })
@@ -141,9 +141,7 @@ fn slice(slice: &store::EventSlice) -> wit::EventSlice {
             before: write.before.as_ref().map(|image| texts.push(image)),
             after: write.after.as_ref().map(|image| texts.push(image)),
             schema_version: write.schema_version,
-            origin: write.origin.as_deref().map(|store::Origin { source, transaction, position, snapshot }| {
-                texts.origin(source, transaction.as_deref(), position.as_deref(), *snapshot)
-            }),
+            origin: write.origin.as_deref().map(|origin| texts.origin(&OriginView::of(origin, write.position_text()))),
         }
     });
     let entries = entries.collect();
@@ -178,6 +176,38 @@ impl Given {
     }
 }
 
+/// The component's origins as the store takes them: one for all the events that share it.
+#[derive(Default)]
+struct Origins {
+    last: Option<(wit::OriginSpans, Arc<store::Origin>)>,
+}
+
+impl Origins {
+    fn get(&mut self, texts: &Given, origin: wit::OriginSpans) -> Result<Arc<store::Origin>, store::StoreError> {
+        // The same texts have the same spans, and events of one transaction come together.
+        let place = |span: wit::Span| (span.offset, span.length);
+        let told = |origin: &wit::OriginSpans| {
+            let spans = (place(origin.source), origin.transaction.map(place), origin.unavailable.map(place));
+            (spans, origin.snapshot, origin.committed_at)
+        };
+        if let Some((last, shared)) = &self.last
+            && told(last) == told(&origin)
+        {
+            return Ok(shared.clone());
+        }
+        let text = |span| texts.text(span).map(str::to_owned);
+        let shared = Arc::new(store::Origin {
+            source: text(origin.source)?,
+            transaction: origin.transaction.map(text).transpose()?,
+            committed_at_ms: origin.committed_at,
+            snapshot: origin.snapshot,
+            unavailable: origin.unavailable.map(text).transpose()?,
+        });
+        self.last = Some((origin, shared.clone()));
+        Ok(shared)
+    }
+}
+
 fn wrong_span() -> store::StoreError {
     store::StoreError::Failed("the engine gave a span that is none of its texts".into())
 }
@@ -186,6 +216,7 @@ fn wrong_span() -> store::StoreError {
 fn batch(batch: wit::Batch) -> Result<store::Batch, store::StoreError> {
     let texts = Given::new(batch.texts)?;
     let mut table: Option<(wit::Span, Arc<str>)> = None;
+    let mut origins = Origins::default();
     let mut writes = Vec::with_capacity(batch.writes.len());
     for write in batch.writes {
         let name = match &table {
@@ -195,15 +226,7 @@ fn batch(batch: wit::Batch) -> Result<store::Batch, store::StoreError> {
             _ => texts.text(write.table)?.into(),
         };
         table = Some((write.table, name.clone()));
-        let origin = match write.origin {
-            None => None,
-            Some(origin) => Some(Arc::new(store::Origin {
-                source: texts.text(origin.source)?.to_owned(),
-                transaction: origin.transaction.map(|span| texts.text(span).map(str::to_owned)).transpose()?,
-                position: origin.position.map(|span| texts.text(span).map(str::to_owned)).transpose()?,
-                snapshot: origin.snapshot,
-            })),
-        };
+        let position = write.origin.and_then(|origin| origin.position);
         writes.push(store::Write {
             table: name,
             key: texts.bytes(write.key)?,
@@ -211,25 +234,23 @@ fn batch(batch: wit::Batch) -> Result<store::Batch, store::StoreError> {
             before: write.before.map(|span| texts.bytes(span)).transpose()?,
             after: write.after.map(|span| texts.bytes(span)).transpose()?,
             schema_version: write.schema_version,
-            origin,
+            origin: write.origin.map(|origin| origins.get(&texts, origin)).transpose()?,
+            position: position.map(|span| texts.bytes(span)).transpose()?,
         });
     }
-    let schemas = batch.schemas.iter().map(|schema| {
-        let definition = schema_json::encode(schema)
-            .map_err(|error| store::StoreError::Failed(format!("a schema cannot be encoded: {error}").into()))?;
-        Ok(store::SchemaVersion {
-            table: schema.name.as_str().into(),
-            version: schema.version,
-            definition: definition.into(),
-        })
+    let schemas = batch.schemas.into_iter().map(|schema| store::SchemaVersion {
+        table: schema.name.as_str().into(),
+        version: schema.version,
+        definition: schemas::encode(schema).into(),
     });
     Ok(store::Batch {
         timestamp_ms: batch.timestamp,
-        schemas: schemas.collect::<Result<_, store::StoreError>>()?,
+        schemas: schemas.collect(),
         writes,
         positions: batch.positions.into_iter().map(|position| (position.source, position.position)).collect(),
         cursors: Vec::new(),
         documents: Vec::new(),
+        generation: None,
     })
 }
 

@@ -8,9 +8,9 @@ use super::bindings::{self, exports::cdc::engine as exports};
 use super::imports::{InstanceState, SaveCursor};
 use super::texts::pack;
 use super::{
-    Captured, Change, Component, Declaration, DeclareError, Delivery, Event, EventPage, EventQuery, QueryError,
-    ReplayReport, Selection, Settings, SnapshotError, SnapshotInfo, SourcePosition, Statistics, SubscribeError,
-    TableSchema, WitStoreError,
+    Captured, Change, Component, Declaration, DeclareError, Delivery, Event, EventPage, EventQuery, Followed, Portion,
+    QueryError, ReplayReport, Selection, Settings, SnapshotError, SnapshotInfo, Statistics, SubscribeError,
+    TableSchema, WitFollowError, WitStoreError,
 };
 use crate::store::{Batch, Store};
 
@@ -79,14 +79,24 @@ impl Instance {
     pub fn capture(
         &mut self,
         changes: &[Change],
-        positions: &[SourcePosition],
     ) -> Result<(Result<Captured, WitStoreError>, Option<Batch>), EngineError> {
         self.store.data_mut().committed = None;
         let capture = self.engine.cdc_engine_capture();
         let (changes, texts) = pack(changes);
         let captured =
-            capture.call_capture(&mut self.store, &changes, &texts, positions).map_err(trapped("capture.capture"))?;
+            capture.call_capture(&mut self.store, &changes, &texts, &[]).map_err(trapped("capture.capture"))?;
         Ok((captured, self.store.data_mut().committed.take()))
+    }
+
+    /// `follow.follow`, and the batch that it committed: none if the portion was nothing at all.
+    pub fn follow(
+        &mut self,
+        portion: &Portion,
+    ) -> Result<(Result<Followed, WitFollowError>, Option<Batch>), EngineError> {
+        self.store.data_mut().committed = None;
+        let follow = self.engine.cdc_engine_follow();
+        let followed = follow.call_follow(&mut self.store, portion.wit()).map_err(trapped("follow.follow"))?;
+        Ok((followed, self.store.data_mut().committed.take()))
     }
 
     /// `capture.declare`, and the batch that it committed, if it changed anything.

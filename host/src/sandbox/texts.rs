@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::bindings::cdc::engine::store as wit;
 use super::bindings::cdc::engine::store::{OriginSpans, Span};
-use super::bindings::cdc::event::types::{Operation, Origin};
+use super::bindings::cdc::event::types::Operation;
 use super::bindings::exports::cdc::engine::capture as wit_capture;
 use super::bindings::exports::cdc::engine::query as wit_query;
 use super::{Action, Bounds};
+use crate::store;
 
 /// One change as a writer or source reports it: `wit/engine`'s `change` with its texts.
 #[derive(Clone, Debug)]
@@ -23,8 +24,6 @@ pub struct Change {
     pub key: Vec<String>,
     /// The row or the members to merge: a JSON object, as it came. Not looked at in a delete.
     pub image: Vec<u8>,
-    /// Where it came from.
-    pub origin: Option<Origin>,
 }
 
 /// Texts end to end.
@@ -39,6 +38,40 @@ impl Packer {
         Self { texts: Vec::with_capacity(bytes), table: None }
     }
 
+    /// Goes on behind texts that are there.
+    pub(super) fn onto(texts: Vec<u8>) -> Self {
+        Self { texts, table: None }
+    }
+
+    /// A key in its canonical form (see `cdc:event/types.event.key`).
+    pub(super) fn key(&mut self, parts: &[String]) -> Span {
+        let start = self.texts.len();
+        match parts {
+            [single] => self.texts.extend_from_slice(single.as_bytes()),
+            several => {
+                for (place, part) in several.iter().enumerate() {
+                    if place > 0 {
+                        self.texts.push(b'/');
+                    }
+                    for &byte in part.as_bytes() {
+                        match byte {
+                            b'%' => self.texts.extend_from_slice(b"%25"),
+                            b'/' => self.texts.extend_from_slice(b"%2F"),
+                            _ => self.texts.push(byte),
+                        }
+                    }
+                }
+            }
+        }
+        self.span_from(start)
+    }
+
+    fn span_from(&self, start: usize) -> Span {
+        // Past 4 GiB spans would not be true any more; no instance has memory for so many.
+        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        Span { offset: number(start), length: number(self.texts.len() - start) }
+    }
+
     /// A table's name. What is about one table mostly comes together, so the name goes in once for all of it.
     pub(super) fn table(&mut self, name: &str) -> Span {
         match self.table {
@@ -51,27 +84,23 @@ impl Packer {
         }
     }
 
-    pub(super) fn origin(
-        &mut self,
-        source: &str,
-        transaction: Option<&str>,
-        position: Option<&str>,
-        snapshot: bool,
-    ) -> OriginSpans {
+    pub(super) fn origin(&mut self, origin: &OriginView<'_>) -> OriginSpans {
+        let mut optional = |text: Option<&str>| text.map(|text| self.push(text.as_bytes()));
         OriginSpans {
-            source: self.push(source.as_bytes()),
-            transaction: transaction.map(|text| self.push(text.as_bytes())),
-            position: position.map(|text| self.push(text.as_bytes())),
-            snapshot,
+            transaction: optional(origin.transaction),
+            position: optional(origin.position),
+            unavailable: optional(origin.unavailable),
+            source: self.push(origin.source.as_bytes()),
+            snapshot: origin.snapshot,
+            committed_at: origin.committed_at_ms,
         }
     }
 
-    /// Adds a text. Past 4 GiB spans would not be true any more; no instance has memory for so many.
+    /// Adds a text.
     pub(super) fn push(&mut self, text: &[u8]) -> Span {
-        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let span = Span { offset: number(self.texts.len()), length: number(text.len()) };
+        let start = self.texts.len();
         self.texts.extend_from_slice(text);
-        span
+        self.span_from(start)
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
@@ -88,9 +117,8 @@ pub(super) fn pack(changes: &[Change]) -> (Vec<wit_capture::Change>, Vec<u8>) {
         action: change.action,
         key: (!change.key.is_empty()).then(|| change.key.iter().map(|part| texts.push(part.as_bytes())).collect()),
         image: texts.push(&change.image),
-        origin: change.origin.as_ref().map(|Origin { source, transaction, position, snapshot }| {
-            texts.origin(source, transaction.as_deref(), position.as_deref(), *snapshot)
-        }),
+        // What comes from elsewhere comes through `follow`.
+        origin: None,
     });
     let packed = packed.collect();
     (packed, texts.into_bytes())
@@ -146,6 +174,23 @@ pub struct OriginView<'a> {
     pub position: Option<&'a str>,
     /// Whether the event is part of an initial snapshot.
     pub snapshot: bool,
+    /// When the source's transaction was committed, in ms since 1970 by the source's clock.
+    pub committed_at_ms: Option<u64>,
+    /// Columns whose values nobody knew, as a JSON array of strings.
+    pub unavailable: Option<&'a str>,
+}
+
+impl<'a> OriginView<'a> {
+    pub(super) fn of(origin: &'a store::Origin, position: Option<&'a str>) -> Self {
+        Self {
+            source: &origin.source,
+            transaction: origin.transaction.as_deref(),
+            position,
+            snapshot: origin.snapshot,
+            committed_at_ms: origin.committed_at_ms,
+            unavailable: origin.unavailable.as_deref(),
+        }
+    }
 }
 
 impl EventPage {
@@ -202,6 +247,8 @@ impl EventPage {
                     transaction: optional(origin.transaction, text)?,
                     position: optional(origin.position, text)?,
                     snapshot: origin.snapshot,
+                    committed_at_ms: origin.committed_at,
+                    unavailable: optional(origin.unavailable, text)?,
                 }),
             },
         })
@@ -264,7 +311,6 @@ mod tests {
             action: Action::Upsert,
             key: key.iter().map(|&part| part.to_owned()).collect(),
             image: b"{}".to_vec(),
-            origin: None,
         };
         let (packed, texts) = pack(&[change("t", &[]), change("t", &["a", "b"]), change("u", &[])]);
         assert_eq!(texts, b"t{}ab{}u{}");

@@ -18,6 +18,7 @@ fn event(operation: Operation, before: Option<&str>, after: Option<&str>) -> Eve
             after: image(after),
             schema_version: 1,
             origin: None,
+            position: None,
         },
     }
 }
@@ -404,8 +405,13 @@ fn selections_share_what_was_parsed_and_parse_nothing_that_is_not_asked_for() {
 #[test]
 fn the_source_is_named_where_there_is_one() {
     let mut event = event(Operation::Insert, None, Some("{}"));
-    event.write.origin =
-        Some(Arc::new(Origin { source: "postgres".into(), transaction: None, position: None, snapshot: false }));
+    event.write.origin = Some(Arc::new(Origin {
+        source: "postgres".into(),
+        transaction: None,
+        committed_at_ms: None,
+        snapshot: false,
+        unavailable: None,
+    }));
     assert_eq!(selection("source == 'postgres'").judge(&event, &Images::default()), Verdict::Selected);
 }
 

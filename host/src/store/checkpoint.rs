@@ -356,6 +356,11 @@ fn write_facts(
             positions.insert(&**source, &**position)?;
         }
     }
+    for source in before.positions.keys() {
+        if !facts.positions.contains_key(source) {
+            positions.remove(&**source)?;
+        }
+    }
     let mut cursors = write.open_table(CURSORS)?;
     for (subscription, sequence) in &facts.cursors {
         if before.cursors.get(subscription) != Some(sequence) {

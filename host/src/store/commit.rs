@@ -12,7 +12,7 @@ use super::embedded::Durability;
 use super::log::appender::{AppendError, Appender};
 use super::log::frame;
 use super::shared::{Durable, Shared, Staged};
-use super::{Batch, Done, Sequence, StoreError};
+use super::{Batch, Done, Sequence, StoreError, Write};
 
 /// What one write takes at most.
 const GROUP_BYTES_MAX: usize = 8 << 20;
@@ -57,6 +57,7 @@ pub(crate) fn append(shared: &Shared, batch: &Batch, done: Done) -> Result<Seque
     if head.is_closed {
         return Err(StoreError::Failed("it was closed".into()));
     }
+    head.version.facts.check_generation(batch)?;
     let first = head.version.facts.sequence + 1;
     let encoded = frame::encode(batch, first);
     head.version.apply(batch, &options.retention);
@@ -87,7 +88,8 @@ pub(crate) fn append(shared: &Shared, batch: &Batch, done: Done) -> Result<Seque
 /// About what a batch takes in the log.
 fn bytes_of(batch: &Batch) -> usize {
     let image = |image: &Option<bytes::Bytes>| image.as_ref().map_or(0, bytes::Bytes::len);
-    let writes = batch.writes.iter().map(|write| 32 + write.key.len() + image(&write.before) + image(&write.after));
+    let texts = |write: &Write| write.key.len() + image(&write.before) + image(&write.after) + image(&write.position);
+    let writes = batch.writes.iter().map(|write| 32 + texts(write));
     let schemas = batch.schemas.iter().map(|schema| 32 + schema.definition.len());
     let documents = batch.documents.iter().map(|document| 8 + document.key.len() + image(&document.value));
     writes.sum::<usize>() + schemas.sum::<usize>() + documents.sum::<usize>()

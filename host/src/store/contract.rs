@@ -24,6 +24,7 @@ pub(super) fn write(table: &str, key: &str, operation: Operation, after: Option<
         after: after.map(text),
         schema_version: 1,
         origin: None,
+        position: None,
     }
 }
 
@@ -96,12 +97,19 @@ fn sequence_numbers_start_at_one_without_a_gap(store: &dyn Store) {
 }
 
 fn an_event_is_read_as_it_was_written(store: &dyn Store) {
-    let origin = Origin { source: "pg".into(), transaction: Some("7".into()), position: None, snapshot: true };
+    let origin = Origin {
+        source: "pg".into(),
+        transaction: Some("7".into()),
+        committed_at_ms: Some(1_700_000_000_000),
+        snapshot: true,
+        unavailable: Some("[\"big\"]".into()),
+    };
     let writes = vec![
         Write {
             before: Some(text("{\"a\":1}")),
             schema_version: 300,
             origin: Some(Arc::new(origin)),
+            position: Some(text("0/16B3748")),
             ..write("täble", "kéy,with \"all\"", Operation::Update, Some("{\"a\":2}"))
         },
         Write { before: Some(text("")), ..write("täble", "", Operation::Delete, None) },

@@ -294,6 +294,10 @@ impl Store for EmbeddedStore {
         self.shared.lock_head().version.facts.schema(table, None)
     }
 
+    fn head_position(&self, source: &str) -> Option<String> {
+        self.shared.lock_head().version.facts.positions.get(source).map(|position| position.to_string())
+    }
+
     fn append(&self, batch: Arc<Batch>, done: Done) -> Result<Sequence, StoreError> {
         super::commit::append(&self.shared, &batch, done)
     }
@@ -401,6 +405,7 @@ mod tests {
             after: Some(format!(r#"{{"id":{number},"text":"{text}"}}"#).into()),
             schema_version: 1,
             origin: None,
+            position: None,
         };
         Arc::new(Batch { timestamp_ms: number, writes: vec![write], ..Batch::default() })
     }

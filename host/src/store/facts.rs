@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::{Batch, Bounds, Counters, Head, SchemaVersion, Sequence, TableCount};
+use super::{Batch, Bounds, Counters, Head, SchemaVersion, Sequence, StoreError, TableCount};
 
 /// The number in row state of the first collection of documents. Tables count from 0, collections from here; both keep
 /// their rows in the same tiers and the same file.
@@ -114,7 +114,11 @@ impl Facts {
             self.count_recent(batch.timestamp_ms / 1000, batch.writes.len() as u64);
         }
         for (source, position) in &batch.positions {
-            self.positions.insert(source.as_str().into(), position.as_str().into());
+            if position.is_empty() {
+                self.positions.remove(source.as_str());
+            } else {
+                self.positions.insert(source.as_str().into(), position.as_str().into());
+            }
         }
         for (subscription, sequence) in &batch.cursors {
             if *sequence == Sequence::MAX {
@@ -125,6 +129,16 @@ impl Facts {
         }
         self.apply_documents(batch, change);
         self.retain(retention);
+    }
+
+    /// Whether a batch was decided on rows that are there.
+    pub(crate) fn check_generation(&self, batch: &Batch) -> Result<(), StoreError> {
+        match batch.generation {
+            Some(generation) if generation != self.schema_generation => {
+                Err(StoreError::GivenUp("it was decided on changes that could not be written".into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn apply_documents(&mut self, batch: &Batch, mut change: impl FnMut(u32, Change)) {

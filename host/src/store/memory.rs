@@ -69,11 +69,16 @@ impl Store for MemoryStore {
         self.lock().version.facts.schema(table, None)
     }
 
+    fn head_position(&self, source: &str) -> Option<String> {
+        self.lock().version.facts.positions.get(source).map(|position| position.to_string())
+    }
+
     fn append(&self, batch: Arc<Batch>, done: Done) -> Result<Sequence, StoreError> {
         let mut state = self.lock();
         if state.is_closed {
             return Err(StoreError::Failed("it was closed".into()));
         }
+        state.version.facts.check_generation(&batch)?;
         let first = state.version.facts.sequence + 1;
         state.version.apply(&batch, &RETENTION);
         for (sequence, write) in (first..).zip(&batch.writes) {

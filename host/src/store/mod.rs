@@ -66,17 +66,20 @@ pub enum Operation {
     Truncate = 3,
 }
 
-/// Where an event came from, when it was not a REST write.
+/// Where an event came from, when it was not a REST write: what the events of a transaction have in common. Each one's
+/// own place in the source's log is [`Write::position`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The source's name.
     pub source: String,
     /// The source's transaction, in its own notation.
     pub transaction: Option<String>,
-    /// The source's position, in its own notation.
-    pub position: Option<String>,
+    /// When the transaction was committed, in ms since 1970 by the source's clock.
+    pub committed_at_ms: Option<u64>,
     /// Whether the event is part of an initial snapshot.
     pub snapshot: bool,
+    /// Names of columns whose values nobody knew, as a JSON array of strings; none if there are none. Opaque here.
+    pub unavailable: Option<String>,
 }
 
 /// One event to be written. Applying it sets the row's image to `after`, or removes the row when that is none; a
@@ -95,8 +98,19 @@ pub struct Write {
     pub after: Option<Bytes>,
     /// The version of the table's schema.
     pub schema_version: u32,
-    /// None for a REST write.
+    /// None for a REST write. Shared by the events of a transaction, which the log then writes once.
     pub origin: Option<Arc<Origin>>,
+    /// The source's position, in its own notation: UTF-8. Only where there is an origin.
+    pub position: Option<Bytes>,
+}
+
+impl Write {
+    /// The source's position as text.
+    #[must_use]
+    pub fn position_text(&self) -> Option<&str> {
+        // What is no text was refused at the door.
+        self.position.as_deref().and_then(|position| std::str::from_utf8(position).ok())
+    }
 }
 
 /// One version of a table's schema.
@@ -136,13 +150,16 @@ pub struct Batch {
     pub schemas: Vec<SchemaVersion>,
     /// The events, in order.
     pub writes: Vec<Write>,
-    /// Source name and position.
+    /// Source name and position; an empty one forgets the source's.
     pub positions: Vec<(String, String)>,
     /// Subscription name and the last sequence number that it acknowledged; `Sequence::MAX` forgets the cursor, so that
     /// it holds no events any more.
     pub cursors: Vec<(String, Sequence)>,
     /// Documents, in order.
     pub documents: Vec<Document>,
+    /// The head's schema generation that the batch was decided under, if that matters: when staged batches were given up
+    /// since, it was decided on rows that are not there, and is given up too. Not kept.
+    pub generation: Option<u64>,
 }
 
 /// An event as it is in the log. Cheap to clone: images are shared bytes.
@@ -288,10 +305,14 @@ pub trait Store: Send + Sync + Debug {
     /// A table's newest schema as of `head`.
     fn head_schema(&self, table: &str) -> Option<SchemaVersion>;
 
+    /// How far a source has been read as of `head`.
+    fn head_position(&self, source: &str) -> Option<String>;
+
     /// Stages a batch after everything staged before and answers its first event's sequence number (`head + 1`, also
     /// for a batch without writes). Returns before it is durable; batches staged while one is synced share the next
     /// sync. Blocks while too much is staged. When it errs, nothing was staged and `done` is not called. When a staged
-    /// batch cannot be written, it and every batch staged after it fail, and `head` goes back to before it.
+    /// batch cannot be written, it and every batch staged after it fail, and `head` goes back to before it. A batch with
+    /// a `generation` that is not the head's any more errs with `GivenUp`.
     fn append(&self, batch: Arc<Batch>, done: Done) -> Result<Sequence, StoreError>;
 
     /// Waits until everything staged has met its fate, checkpoints and closes. Later calls of `append` err.

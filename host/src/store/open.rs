@@ -329,6 +329,7 @@ impl Replay {
             positions: frame.notes.positions.clone(),
             cursors: frame.notes.cursors.clone(),
             documents: frame.documents().map_err(&place)?,
+            generation: None,
         };
         let Self { version, gathered, .. } = self;
         version.facts.apply(&batch, &self.retention, |table, change| gathered.apply(table, &batch, change));

@@ -3,7 +3,24 @@
 //! Pure: a [`Format`] and a [`Subject`] become [`Message`]s for sinks ([`Format::messages`]), or JSON for streams and
 //! `GET /events?format=` ([`Format::write`]).
 
-use crate::{EventRef, TableSchema, write_event};
+mod cloudevents;
+mod debezium;
+mod image;
+mod position;
+mod sequin;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::borrow::Cow;
+
+use crate::event::OWN_SOURCE;
+use crate::{EventRef, Operation, TableSchema, write_event};
+use cloudevents::Mode;
+use debezium::Schemas;
+
+/// The media type of one CloudEvent.
+const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
 
 /// How events are written for who reads them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -93,7 +110,7 @@ impl Format {
     /// The media type of one value.
     pub fn content_type(self) -> &'static str {
         match self {
-            Self::CloudEvents => "application/cloudevents+json",
+            Self::CloudEvents => CLOUDEVENTS_JSON,
             _ => crate::JSON,
         }
     }
@@ -109,17 +126,66 @@ impl Format {
     }
 
     /// Adds an event's messages: one, or two for a delete with [`Tombstones::On`].
-    pub fn messages(self, subject: &Subject<'_>, _tombstones: Tombstones, out: &mut Vec<Message>) {
-        let mut value = Vec::new();
-        self.write(&mut value, subject);
-        let key = (!subject.key.is_empty()).then(|| subject.key.as_bytes().to_vec());
-        out.push(Message { key, value: Some(value), headers: Vec::new(), content_type: self.content_type() });
+    ///
+    /// The key is the row's key as text, but for Debezium's formats an object of the key's columns. A truncate has none.
+    pub fn messages(self, subject: &Subject<'_>, tombstones: Tombstones, out: &mut Vec<Message>) {
+        match self {
+            Self::Debezium => debezium::messages(subject, Schemas::Left, tombstones, out),
+            Self::DebeziumSchema => debezium::messages(subject, Schemas::Shown, tombstones, out),
+            Self::CloudEvents => cloudevents::message(subject, Mode::Structured, out),
+            Self::CloudEventsBinary => cloudevents::message(subject, Mode::Binary, out),
+            Self::Native | Self::Sequin => {
+                let mut value = Vec::new();
+                self.write(&mut value, subject);
+                let content_type = self.content_type();
+                out.push(Message { key: subject.text_key(), value: Some(value), headers: Vec::new(), content_type });
+            }
+        }
     }
 
     /// Writes an event as one JSON value, without line breaks of our own. [`Format::CloudEventsBinary`] becomes what
     /// [`Format::CloudEvents`] is, because its attributes have no place here.
     pub fn write(self, out: &mut Vec<u8>, subject: &Subject<'_>) {
-        write_event(out, &subject.event);
+        match self {
+            Self::Native => write_event(out, &subject.event),
+            Self::Debezium => debezium::write(out, subject, Schemas::Left),
+            Self::DebeziumSchema => debezium::write(out, subject, Schemas::Shown),
+            Self::CloudEvents | Self::CloudEventsBinary => cloudevents::write(out, subject),
+            Self::Sequin => sequin::write(out, subject),
+        }
+    }
+}
+
+impl<'a> Subject<'a> {
+    /// Whether the row was read from its table, and not a change to it.
+    fn is_read(&self) -> bool {
+        self.event.after.is_some() && self.event.origin.is_some_and(|origin| origin.snapshot)
+    }
+
+    /// The name of the table's source. Not the origin's: a row of a subscription's own first snapshot has another.
+    fn source(&self) -> &'a str {
+        self.schema.relation.as_ref().map_or(OWN_SOURCE, |relation| &relation.source)
+    }
+
+    /// The table's name in its database.
+    fn relation_name(&self) -> &'a str {
+        self.schema.relation.as_ref().map_or(self.event.table, |relation| &relation.name)
+    }
+
+    /// When the change was committed, or when it was captured if nobody tells.
+    fn committed_at_ms(&self) -> u64 {
+        self.event.origin.and_then(|origin| origin.committed_at_ms).unwrap_or(self.event.timestamp_ms)
+    }
+
+    /// Names of columns whose values nobody knows.
+    fn unavailable(&self) -> Vec<Cow<'a, str>> {
+        let names = self.event.origin.and_then(|origin| origin.unavailable);
+        names.and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default()
+    }
+
+    /// The row's key as text.
+    fn text_key(&self) -> Option<Vec<u8>> {
+        (self.event.operation != Operation::Truncate).then(|| self.key.as_bytes().to_vec())
     }
 }
 
@@ -132,7 +198,7 @@ pub fn write_batch<'a>(out: &mut Vec<u8>, values: impl IntoIterator<Item = &'a [
 
 /// The value of a header as CloudEvents' HTTP binding spells it (section 3.1.3.2): space, `"`, `%` and everything that
 /// is not printable ASCII percent-encoded.
-pub fn http_header_value(text: &str) -> std::borrow::Cow<'_, str> {
+pub fn http_header_value(text: &str) -> Cow<'_, str> {
     const ENCODED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'%');
     percent_encoding::utf8_percent_encode(text, ENCODED).into()
 }

@@ -110,6 +110,19 @@ fn short_forms_mean_what_the_long_ones_do() {
 }
 
 #[test]
+fn a_sink_keeps_the_members_that_the_service_judges() {
+    let text = r#"{"subscriber":{"sink":"nats","format":"debezium","url":"nats://broker","subject":null,"n":1.10}}"#;
+    let sink = spec(text);
+    let Subscriber::Sink(found) = &sink.subscriber else { panic!("{sink:?}") };
+    assert_eq!((found.kind.as_str(), found.format), ("nats", Format::Debezium));
+    assert_eq!(found.settings.keys().collect::<Vec<_>>(), ["n", "url"]);
+    assert_golden("subscription-sink.json", &written(&sink));
+    assert_eq!(SubscriptionSpec::parse(&written(&sink)), Ok(sink));
+    let plain = spec(r#"{"subscriber":{"sink":"webhook","component":null}}"#);
+    assert!(matches!(plain.subscriber, Subscriber::Sink(sink) if sink.format == Format::Native));
+}
+
+#[test]
 fn a_definition_can_come_from_another_format_through_serde() {
     let value: Value = serde_json::from_str(FULL).unwrap_or_default();
     assert_eq!(serde_json::from_value::<SubscriptionSpec>(value).ok(), Some(spec(FULL)));
@@ -206,6 +219,7 @@ fn what_makes_no_sense_is_refused_by_its_member() {
         ("subscriber", json!("indexer")),
         ("subscriber", json!({})),
         ("subscriber", json!({"component": "c", "builtin": "console"})),
+        ("subscriber", json!({"sink": "nats", "component": "c"})),
         ("start", json!("then")),
         ("batch", json!(256)),
         ("retry", json!([])),
@@ -224,6 +238,10 @@ fn what_makes_no_sense_is_refused_by_its_member() {
         ("subscriber", json!({"component": "c", "version": "latest"}), "subscriber.version"),
         ("subscriber", json!({"builtin": "console", "version": 1}), "subscriber.version"),
         ("subscriber", json!({"builtin": "a b"}), "subscriber.builtin"),
+        ("subscriber", json!({"sink": 1}), "subscriber.sink"),
+        ("subscriber", json!({"sink": "a b"}), "subscriber.sink"),
+        ("subscriber", json!({"sink": "nats", "format": "avro"}), "subscriber.format"),
+        ("subscriber", json!({"sink": "nats", "format": 1}), "subscriber.format"),
         ("deadLetters", json!({"policy": "drop"}), "deadLetters.policy"),
         ("grants", json!({"config": ["a"]}), "grants.config"),
         ("grants", json!({"config": {"a": 1}}), "grants.config"),
@@ -237,7 +255,7 @@ fn what_makes_no_sense_is_refused_by_its_member() {
     ] {
         assert_eq!(blamed(&with(member, value.clone())), blame, "{value}");
     }
-    let many: serde_json::Map<_, _> = (0..1_001).map(|n| (n.to_string(), json!(""))).collect();
+    let many: Map<_, _> = (0..1_001).map(|n| (n.to_string(), json!(""))).collect();
     assert_eq!(blamed(&with("grants", json!({ "config": many }))), "grants.config");
     for body in ["[]", "null", "7", "\"x\""] {
         assert_eq!(refusal(body).code(), Code::InvalidSubscription, "{body}");

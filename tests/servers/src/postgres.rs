@@ -22,6 +22,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_replication_slots", "20"),
     ("fsync", "off"),
     ("full_page_writes", "off"),
+    // In its folder, so that nothing of it is left in /dev/shm.
+    ("dynamic_shared_memory_type", "mmap"),
     ("timezone", "UTC"),
     ("log_timezone", "UTC"),
 ];
@@ -179,7 +181,8 @@ impl Postgres {
 
     fn prepare(&self) {
         let version = run(Command::new(self.bin("postgres")).arg("--version"));
-        let version: String = version.chars().filter(|c| c.is_ascii_digit() || *c == '.').take(16).collect();
+        // `postgres (PostgreSQL) 15.20 (…)`
+        let version = version.split_whitespace().nth(2).unwrap_or("unknown");
         unpack(&format!("postgres-{version}-{TEMPLATE}"), &self.folder, self.run_as, |folder| {
             let password = folder.join("password");
             fs::write(&password, Self::PASSWORD).expect("the folder is ours");

@@ -8,7 +8,7 @@ use super::super::picked::Picked;
 use super::super::records::{self, DeadLetter};
 use super::super::slots::{self, Slot};
 use super::super::subscription::{LaneState, LastFailure};
-use super::super::target::{Target, TargetError};
+use super::super::target::{Declined, Target, TargetError};
 use super::durable::STORE_PAUSE;
 use super::{Interrupted, Lane};
 use crate::guest::Remedy;
@@ -18,17 +18,24 @@ impl Lane {
     /// Hands over the first events of `ready`.
     pub(super) fn deliver(&mut self, count: usize, slot: Slot) -> Result<(), Interrupted> {
         self.observe_delay();
+        let mut slot = Some(slot);
         let outcome = match &mut self.target {
-            Target::Sink(sink) => {
+            Target::Part(part) => {
                 let batch: &[Picked] = &self.ready.make_contiguous()[..count];
-                sink.deliver(batch).map(Ok)
+                part.deliver(batch).map(Ok)
+            }
+            Target::Sink(sink) => {
+                // It waits for another system, so the slot is for others.
+                slot = None;
+                let batch: &[Picked] = &self.ready.make_contiguous()[..count];
+                sink.deliver(batch, false)
             }
             Target::Guest(guest) => match guest.refresh() {
                 // A filter alone: what it accepts is done.
                 Ok(world) if !world.handles() => Ok(Ok(())),
                 Ok(_) => {
                     let events: Vec<&Event> = self.ready.iter().take(count).map(Picked::event).collect();
-                    guest.handle(&events)
+                    guest.handle(&events).map(|handled| handled.map_err(Declined::from))
                 }
                 Err(error) => Err(error),
             },
@@ -36,22 +43,22 @@ impl Lane {
         drop(slot);
         match outcome {
             Ok(Ok(())) => self.acknowledge(count, Vec::new()),
-            Ok(Err(failure)) => {
-                let picked = self.ready[failure.index].clone();
+            Ok(Err(declined)) => {
+                let picked = self.ready[declined.index].clone();
                 let head = picked.event().sequence;
-                if failure.index > 0 {
-                    self.acknowledge(failure.index, Vec::new())?;
+                if declined.index > 0 {
+                    self.acknowledge(declined.index, Vec::new())?;
                 }
-                match failure.remedy {
+                match declined.remedy {
                     Remedy::Reject => {
                         let attempts = self.attempts.failures(head) + 1;
-                        self.give_up(&picked, "reject", failure.message, attempts, false)?;
+                        self.give_up(&picked, "reject", declined.message, attempts, false)?;
                     }
                     Remedy::Retry => {
-                        let decision = self.attempts.retry(head);
-                        if self.decide(decision, &picked, "retry", failure.message.clone())? {
+                        let decision = self.attempts.retry(head).not_before(declined.after);
+                        if self.decide(decision, &picked, "retry", declined.message.clone())? {
                             let attempts = self.attempts.failures(head);
-                            self.give_up(&picked, "retry", failure.message, attempts, false)?;
+                            self.give_up(&picked, "retry", declined.message, attempts, false)?;
                         }
                     }
                 }
@@ -68,6 +75,7 @@ impl Lane {
                 }
                 Ok(())
             }
+            Err(TargetError::Stopping) => Err(Interrupted::Control),
             Err(error) => {
                 let head = self.ready[0].event().sequence;
                 self.unavailable(head, &error)
@@ -204,7 +212,7 @@ impl Lane {
     /// The subscriber cannot be reached: a component that is not there, a closed output. Nothing is given up for that.
     pub(super) fn unavailable(&mut self, head: Sequence, error: &TargetError) -> Result<(), Interrupted> {
         let message = error.to_string();
-        let kind = "component";
+        let kind = if matches!(self.target, Target::Sink(_)) { "sink" } else { "component" };
         if let TargetError::Call(error) = error {
             self.subscription.figures.crashed(error);
         }

@@ -94,7 +94,7 @@ impl Lane {
         let filter = match (&mut self.filter, &mut self.target) {
             (Some(filter), _) => filter,
             (None, Target::Guest(guest)) => guest,
-            (None, Target::Sink(_)) => {
+            (None, Target::Sink(_) | Target::Part(_)) => {
                 self.take_raw();
                 return Ok(());
             }
@@ -118,7 +118,7 @@ impl Lane {
             let filter = match (&mut self.filter, &mut self.target) {
                 (Some(filter), _) => filter,
                 (None, Target::Guest(guest)) => &mut **guest,
-                (None, Target::Sink(_)) => return Ok(()),
+                (None, Target::Sink(_) | Target::Part(_)) => return Ok(()),
             };
             let outcome = filter.accept(&events);
             drop(events);

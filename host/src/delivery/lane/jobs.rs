@@ -62,16 +62,21 @@ impl Lane {
     /// Tries one event by itself.
     pub(super) fn redeliver(&mut self, event: &Event) -> Result<(), (&'static str, String)> {
         match &mut self.target {
+            Target::Part(part) => {
+                let chunk = Arc::new(crate::live::Chunk::of(vec![event.clone()]));
+                part.deliver(&[Picked::new(&chunk, 0)]).map_err(|error| ("component", error.to_string()))
+            }
             Target::Sink(sink) => {
                 let chunk = Arc::new(crate::live::Chunk::of(vec![event.clone()]));
-                sink.deliver(&[Picked::new(&chunk, 0)]).map_err(|error| ("component", error.to_string()))
+                match sink.deliver(&[Picked::new(&chunk, 0)], true) {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(declined)) => Err((kind(declined.remedy), declined.message)),
+                    Err(error) => Err(("sink", error.to_string())),
+                }
             }
             Target::Guest(guest) => match guest.handle(&[event]) {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(failure)) => {
-                    let kind = if failure.remedy == Remedy::Retry { "retry" } else { "reject" };
-                    Err((kind, failure.message))
-                }
+                Ok(Err(failure)) => Err((kind(failure.remedy), failure.message)),
                 Err(TargetError::Call(error)) => {
                     self.subscription.figures.crashed(&error);
                     Err((error.kind(), error.to_string()))
@@ -79,5 +84,13 @@ impl Lane {
                 Err(error) => Err(("component", error.to_string())),
             },
         }
+    }
+}
+
+/// What a dead letter says of an answer.
+fn kind(remedy: Remedy) -> &'static str {
+    match remedy {
+        Remedy::Retry => "retry",
+        Remedy::Reject => "reject",
     }
 }

@@ -15,21 +15,23 @@
 //!   16 u32 crc32c of the stored payload
 //! payload (lz4 block when flagged)
 //!   tables     n, then n times: name
-//!   origins    n, then n times: flags (1 snapshot, 2 transaction, 4 position), source, [transaction], [position]
+//!   origins    n, then n times: flags (1 snapshot, 2 transaction, 4 position, 8 committed at, 16 unavailable), source,
+//!              [transaction], [position], [committed at, in ms since 1970], [unavailable]
 //!   schemas    n, then n times: table, version, definition
 //!   positions  n, then n times: source, position
 //!   cursors    n, then n times: subscription, sequence number
 //!   documents  when flagged: length of what follows, n, then n times: collection's name; n, then n times: number of the
 //!              collection's name, kind (0 removed, 1 set), key, [value]
-//!   entries    12 bytes per event: u16 table, u8 operation, u8 flags (1 before, 2 after, 4 origin),
+//!   entries    12 bytes per event: u16 table, u8 operation, u8 flags (1 before, 2 after, 4 origin, 8 position),
 //!              u32 crc32c of the key, u32 offset of the body
-//!   bodies     schema version, [origin], key, [before], [after]
+//!   bodies     schema version, [origin], key, [before], [after], [position]
 //! ```
 //! Schemas, positions and cursors are in a batch's first frame. Its documents come before its events, in as many frames
 //! as they take, of which all but the last have no events.
 //!
 //! Numbers without a width are LEB128; text and bytes are a length and the bytes. A frame names its tables and origins
-//! itself, so that any frame can be read on its own. Entries have a fixed size, so that a selective read passes over
+//! itself, so that any frame can be read on its own. The events of a transaction share an origin, and each has a position
+//! of its own; an origin with a position (4) is of an old version and has it for all of its events. Entries have a fixed size, so that a selective read passes over
 //! events without touching their images.
 //!
 //! A pack holds several small frames of whole batches in one, so that they compress: its payload is these frames one
@@ -64,6 +66,15 @@ const ENTRY: usize = 12;
 const HAS_BEFORE: u8 = 1;
 const HAS_AFTER: u8 = 2;
 const HAS_ORIGIN: u8 = 4;
+const HAS_POSITION: u8 = 8;
+
+/// An origin's flags.
+const SNAPSHOT: u8 = 1;
+const TRANSACTION: u8 = 2;
+const SHARED_POSITION: u8 = 4;
+const COMMITTED_AT: u8 = 8;
+const UNAVAILABLE: u8 = 16;
+
 /// Where a batch is cut into frames: small enough that reading one event of it stays cheap.
 const PAYLOAD_TARGET: usize = 64 << 10;
 const EVENTS_MAX: usize = 4096;
@@ -182,8 +193,8 @@ pub(crate) fn encode(batch: &Batch, first: Sequence) -> Encoded {
         let mut to = from;
         while later.is_empty() && to < batch.writes.len() && to - from < EVENTS_MAX {
             let write = &batch.writes[to];
-            let images = write.before.as_ref().map_or(0, Bytes::len) + write.after.as_ref().map_or(0, Bytes::len);
-            let event = ENTRY + 8 + write.key.len() + images;
+            let texts = [&write.before, &write.after, &write.position].into_iter().flatten();
+            let event = ENTRY + 8 + write.key.len() + texts.map(Bytes::len).sum::<usize>();
             if size > 0 && size + event > PAYLOAD_TARGET {
                 break;
             }
@@ -294,6 +305,7 @@ fn encode_payload(writes: &[Write], notes: Option<&Batch>, documents: &[Document
     let mut origin_numbers: HashMap<*const Origin, u32> = HashMap::new();
     let mut numbers: Vec<(u16, u32)> = Vec::with_capacity(writes.len());
     let mut last_table: Option<(&Arc<str>, u16)> = None;
+    let mut last_origin: Option<(*const Origin, u32)> = None;
     for write in writes {
         let table = match last_table {
             Some((table, number)) if Arc::ptr_eq(table, &write.table) || **table == *write.table => number,
@@ -304,10 +316,16 @@ fn encode_payload(writes: &[Write], notes: Option<&Batch>, documents: &[Document
         };
         last_table = Some((&write.table, table));
         let origin = write.origin.as_ref().map_or(0, |origin| {
-            *origin_numbers.entry(Arc::as_ptr(origin)).or_insert_with(|| {
-                origins.push(origin);
-                (origins.len() - 1) as u32
-            })
+            let place = Arc::as_ptr(origin);
+            let number = match last_origin {
+                Some((last, number)) if last == place => number,
+                _ => *origin_numbers.entry(place).or_insert_with(|| {
+                    origins.push(origin);
+                    (origins.len() - 1) as u32
+                }),
+            };
+            last_origin = Some((place, number));
+            number
         });
         numbers.push((table, origin));
     }
@@ -319,12 +337,22 @@ fn encode_payload(writes: &[Write], notes: Option<&Batch>, documents: &[Document
     }
     put_number(&mut out, origins.len() as u64);
     for origin in origins {
-        let transaction = if origin.transaction.is_some() { 2 } else { 0 };
-        let position = if origin.position.is_some() { 4 } else { 0 };
-        out.push(u8::from(origin.snapshot) | transaction | position);
+        let flags = [
+            (origin.snapshot, SNAPSHOT),
+            (origin.transaction.is_some(), TRANSACTION),
+            (origin.committed_at_ms.is_some(), COMMITTED_AT),
+            (origin.unavailable.is_some(), UNAVAILABLE),
+        ];
+        out.push(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
         put_bytes(&mut out, origin.source.as_bytes());
-        for text in [&origin.transaction, &origin.position].into_iter().flatten() {
-            put_bytes(&mut out, text.as_bytes());
+        if let Some(transaction) = &origin.transaction {
+            put_bytes(&mut out, transaction.as_bytes());
+        }
+        if let Some(committed_at_ms) = origin.committed_at_ms {
+            put_number(&mut out, committed_at_ms);
+        }
+        if let Some(unavailable) = &origin.unavailable {
+            put_bytes(&mut out, unavailable.as_bytes());
         }
     }
     if let Some(batch) = notes {
@@ -357,7 +385,8 @@ fn encode_payload(writes: &[Write], notes: Option<&Batch>, documents: &[Document
     for (i, (write, (table, origin))) in writes.iter().zip(numbers).enumerate() {
         let flags = (if write.before.is_some() { HAS_BEFORE } else { 0 })
             | (if write.after.is_some() { HAS_AFTER } else { 0 })
-            | (if write.origin.is_some() { HAS_ORIGIN } else { 0 });
+            | (if write.origin.is_some() { HAS_ORIGIN } else { 0 })
+            | (if write.position.is_some() { HAS_POSITION } else { 0 });
         let offset = (out.len() - bodies) as u32;
         let entry = &mut out[entries + i * ENTRY..][..ENTRY];
         entry[..2].copy_from_slice(&table.to_le_bytes());
@@ -370,8 +399,8 @@ fn encode_payload(writes: &[Write], notes: Option<&Batch>, documents: &[Document
             put_number(&mut out, u64::from(origin));
         }
         put_bytes(&mut out, &write.key);
-        for image in [&write.before, &write.after].into_iter().flatten() {
-            put_bytes(&mut out, image);
+        for text in [&write.before, &write.after, &write.position].into_iter().flatten() {
+            put_bytes(&mut out, text);
         }
     }
     out
@@ -444,7 +473,8 @@ pub(crate) struct Frame {
     pub(crate) events: u32,
     pub(crate) tables: Vec<Arc<str>>,
     pub(crate) notes: Notes,
-    origins: Vec<Arc<Origin>>,
+    /// With the position that all of its events have, in a frame of an old version.
+    origins: Vec<(Arc<Origin>, Option<Bytes>)>,
     /// The part of `raw` with the documents: empty without any. Readers of events pass over it.
     documents: Bytes,
     raw: Bytes,
@@ -491,9 +521,14 @@ impl Frame {
         for _ in 0..reader.count()? {
             let flags = reader.byte()?;
             let source = reader.text()?.to_owned();
-            let transaction = if flags & 2 != 0 { Some(reader.text()?.to_owned()) } else { None };
-            let position = if flags & 4 != 0 { Some(reader.text()?.to_owned()) } else { None };
-            origins.push(Arc::new(Origin { source, transaction, position, snapshot: flags & 1 != 0 }));
+            let mut text = |flag: u8| (flags & flag != 0).then(|| reader.text()).transpose();
+            let transaction = text(TRANSACTION)?.map(str::to_owned);
+            let position = text(SHARED_POSITION)?.map(|position| raw.slice_ref(position.as_bytes()));
+            let committed_at_ms = if flags & COMMITTED_AT != 0 { Some(reader.number()?) } else { None };
+            let unavailable = if flags & UNAVAILABLE != 0 { Some(reader.text()?.to_owned()) } else { None };
+            let snapshot = flags & SNAPSHOT != 0;
+            let origin = Origin { source, transaction, committed_at_ms, snapshot, unavailable };
+            origins.push((Arc::new(origin), position));
         }
         let mut notes = Notes::default();
         for _ in 0..reader.count()? {
@@ -573,15 +608,18 @@ impl Frame {
         let schema_version = reader.number32()?;
         let origin = if entry.flags & HAS_ORIGIN != 0 {
             let number = reader.number32()? as usize;
-            Some(self.origins.get(number).cloned().ok_or(Damage("an event's origin is unknown"))?)
+            Some(self.origins.get(number).ok_or(Damage("an event's origin is unknown"))?)
         } else {
             None
         };
         let key = self.raw.slice_ref(reader.bytes()?);
         let before = if entry.flags & HAS_BEFORE != 0 { Some(self.raw.slice_ref(reader.bytes()?)) } else { None };
         let after = if entry.flags & HAS_AFTER != 0 { Some(self.raw.slice_ref(reader.bytes()?)) } else { None };
+        let position = if entry.flags & HAS_POSITION != 0 { Some(self.raw.slice_ref(reader.bytes()?)) } else { None };
+        let position = position.or_else(|| origin.and_then(|(_, shared)| shared.clone()));
+        let origin = origin.map(|(origin, _)| origin.clone());
         let table = self.tables.get(usize::from(entry.table)).cloned().ok_or(Damage("an event's table is unknown"))?;
-        let write = Write { table, key, operation: entry.operation, before, after, schema_version, origin };
+        let write = Write { table, key, operation: entry.operation, before, after, schema_version, origin, position };
         Ok(Event { sequence: self.first.saturating_add(u64::from(i)), timestamp_ms: self.timestamp_ms, write })
     }
 

@@ -11,7 +11,9 @@
 //! frames, one after another without a gap
 //! then, while the segment is written: zeros; once it is sealed: the footer, up to the end of the file
 //! ```
-//! Version 1 is version 2 without documents: both are read. A file of version 1 that is written on becomes version 2 first.
+//! Version 1 is version 2 without documents, and up to version 2 an event's position in its source's log is a part of its
+//! origin: all are read, for a frame tells which it is. A file of an old version that is written on becomes version 3
+//! first.
 //!
 //! The zeros are really written, ahead of the frames: a sync then changes no metadata, which is several times faster
 //! than appending. A segment never changes once it is sealed; retention removes it as a whole.
@@ -32,7 +34,7 @@ use super::index::{Extent, MemoryIndex, Selector, Window, rebuild};
 pub(crate) const SEGMENT_HEADER: usize = 64;
 pub(crate) const MAGIC: &[u8; 8] = b"cdc-log\n";
 /// The format this binary writes, and the newest it reads.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// What `room` says of a segment that must not be written any more.
 pub(crate) const SEALED: u64 = u64::MAX;
 

@@ -1,0 +1,47 @@
+//! Sources: databases that are followed, each by a task of its own.
+//!
+//! A task opens its feed at the checkpoint that is durable, hands each portion to `ingest` as one atomic commit, and
+//! tells the feed what is durable, so that the database may forget it. What a feed's error asks for (try again, stop,
+//! repair) is done here; nothing is skipped, ever.
+//!
+//! Invariants:
+//! - A feed is told that something is durable only after it is.
+//! - A feed is opened only when every portion of the one before it has met its fate, so that its checkpoint is the one
+//!   that the rows here belong to.
+//! - After a table was read, its rows here are the ones that were read or changed since: others are removed, by events.
+//!   While that is under way it is noted durably, and a crash in the middle makes the reading start over.
+//! - A source that cannot go on says why, and harms no other.
+
+mod convert;
+mod door;
+mod error;
+mod farewell;
+mod feeds;
+mod kept;
+mod reading;
+mod repair;
+mod runner;
+mod session;
+mod source;
+mod sources;
+mod spec;
+mod url;
+
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod tests;
+
+pub use error::SourceError;
+pub use farewell::{Farewell, FarewellError};
+pub use source::SourceFigures;
+pub use sources::Sources;
+pub use spec::{OnMaxRetained, SourceSpec, TableSelection};
+pub use url::{Secret, SourceKind, SourceUrl, without_password};
+
+use cdc_sources::Finding;
+
+/// Connects to a source's database and tells what is missing before it can be followed.
+pub async fn check(spec: &SourceSpec) -> Vec<Finding> {
+    feeds::Opener::new(spec, &std::env::temp_dir()).check().await
+}

@@ -1,0 +1,138 @@
+//! Which keys of a table have been seen since its rows began to be read, so that the others can be removed at the end.
+//!
+//! A key is remembered by 128 bits of its hash: a table of ten million rows costs a quarter of a gigabyte while it is
+//! read anew, and nothing when it is read for the first time. Two keys of one hash would keep a row that is gone; among
+//! a billion keys the odds of that are one in 10^20.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use cdc_sources::{Action, Change};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Hashes are spread already.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
+}
+
+/// Tables that are being read although there are rows of them here.
+#[derive(Default)]
+pub(super) struct Readings {
+    tables: HashMap<String, Keys>,
+}
+
+/// The keys of one table.
+#[derive(Default)]
+pub(super) struct Keys(HashSet<u128, BuildHasherDefault<Spread>>);
+
+impl Readings {
+    /// From here on the table's keys are remembered, and none is known yet.
+    pub(super) fn begin(&mut self, table: &str) {
+        self.tables.insert(table.to_owned(), Keys::default());
+    }
+
+    /// Takes in a change of any table.
+    pub(super) fn see(&mut self, change: &Change) {
+        // Mostly no table is being read anew.
+        if self.tables.is_empty() {
+            return;
+        }
+        let Some(keys) = self.tables.get_mut(&change.table.name) else { return };
+        let hash = || xxh3_128(canonical(&change.key).as_bytes());
+        match change.action {
+            Action::Replace | Action::Read => drop(keys.0.insert(hash())),
+            Action::Remove => drop(keys.0.remove(&hash())),
+            Action::Truncate => keys.0.clear(),
+        }
+    }
+
+    /// The table has been read: its keys, if they were remembered.
+    pub(super) fn end(&mut self, table: &str) -> Option<Keys> {
+        self.tables.remove(table)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+}
+
+impl Keys {
+    /// Whether a row with this key, as the store has it, was seen.
+    pub(super) fn contains(&self, canonical: &[u8]) -> bool {
+        self.0.contains(&xxh3_128(canonical))
+    }
+}
+
+/// A key as the store has it: one part as it is; several with `%` and `/` percent-encoded, joined by `/`.
+pub(super) fn canonical(parts: &[String]) -> std::borrow::Cow<'_, str> {
+    match parts {
+        [part] => part.as_str().into(),
+        parts => {
+            let escaped = parts.iter().map(|part| part.replace('%', "%25").replace('/', "%2F"));
+            escaped.collect::<Vec<_>>().join("/").into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::scripted;
+
+    #[test]
+    fn keys_that_were_read_or_written_and_not_removed_are_remembered() {
+        let table = scripted::table("t");
+        let change = |action, key: &str| scripted::change(&table, action, key);
+        let mut readings = Readings::default();
+        readings.see(&change(Action::Read, "0"));
+        readings.begin("t");
+        for (action, key) in [
+            (Action::Read, "1"),
+            (Action::Replace, "2"),
+            (Action::Read, "3"),
+            (Action::Remove, "3"),
+            (Action::Remove, "4"),
+            (Action::Replace, "4"),
+        ] {
+            readings.see(&change(action, key));
+        }
+        readings.see(&scripted::change(&scripted::table("other"), Action::Read, "9"));
+        let keys = readings.end("t").unwrap_or_default();
+        let seen: Vec<_> = (0..10).filter(|key: &u32| keys.contains(key.to_string().as_bytes())).collect();
+        assert_eq!(seen, [1, 2, 4]);
+        assert!(readings.is_empty() && readings.end("t").is_none());
+    }
+
+    #[test]
+    fn a_truncate_forgets_every_key() {
+        let table = scripted::table("t");
+        let mut readings = Readings::default();
+        readings.begin("t");
+        readings.see(&scripted::change(&table, Action::Read, "1"));
+        readings.see(&scripted::change(&table, Action::Truncate, ""));
+        assert!(readings.end("t").is_some_and(|keys| !keys.contains(b"1")));
+    }
+
+    #[test]
+    fn keys_are_written_as_the_store_has_them() {
+        let canonical =
+            |parts: &[&str]| canonical(&parts.iter().map(|&part| part.to_owned()).collect::<Vec<_>>()).into_owned();
+        assert_eq!(canonical(&["a/b%"]), "a/b%");
+        assert_eq!(canonical(&["a/b", "c%"]), "a%2Fb/c%25");
+    }
+}

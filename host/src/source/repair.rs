@@ -1,0 +1,85 @@
+//! Bringing rows here to what a table that was read has: counting what that changed, and removing what is gone.
+
+use std::sync::Arc;
+
+use cdc_rest::LastRepair;
+use cdc_sources::{Action, Change, Checkpoint, Portion, Step, Table};
+
+use super::door::InFlight;
+use super::reading::Keys;
+use super::runner::Runner;
+use super::session::Failure;
+
+/// Rows looked at, and removed, in one go.
+const PAGE_ROWS: usize = 512;
+/// The same, in bytes.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// What a repair under way has found.
+#[derive(Debug, Default)]
+pub(super) struct Repair {
+    pub(super) tables: u64,
+    pub(super) inserted: u64,
+    pub(super) updated: u64,
+    pub(super) removed: u64,
+}
+
+impl Repair {
+    pub(super) fn found(&self, ended_at_ms: u64) -> LastRepair {
+        let Self { tables, inserted, updated, removed } = *self;
+        LastRepair { ended_at_ms, tables, inserted, updated, removed }
+    }
+}
+
+/// Removes the rows of a table whose keys were not seen, and answers how many those were. Nothing of the source may be
+/// in flight. The checkpoint stays what it is.
+pub(super) async fn sweep(
+    runner: &Runner,
+    in_flight: &mut InFlight,
+    table: &Arc<Table>,
+    keys: Keys,
+) -> Result<u64, Failure> {
+    let view = runner.store.view()?;
+    let checkpoint = Checkpoint(view.position(runner.source.name()).unwrap_or_default());
+    let keys = Arc::new(keys);
+    let mut after: Option<String> = None;
+    let mut removed = 0;
+    loop {
+        let (view, keys, name, from) = (view.clone(), keys.clone(), table.name.clone(), after.take());
+        // It may read from the disk.
+        let page = tokio::task::spawn_blocking(move || {
+            let rows = view.scan(&name, from.as_deref(), PAGE_ROWS, PAGE_BYTES)?;
+            let last = rows.last().map(|row| String::from_utf8_lossy(&row.key).into_owned());
+            let unseen = rows.into_iter().filter(|row| !keys.contains(&row.key)).map(|row| row.key);
+            Ok::<_, crate::store::StoreError>((last, unseen.collect::<Vec<_>>()))
+        });
+        let (last, unseen) = page.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let Some(last) = last else { return Ok(removed) };
+        after = Some(last);
+        if unseen.is_empty() {
+            continue;
+        }
+        removed += unseen.len() as u64;
+        let removal = |key: bytes::Bytes| {
+            Step::Change(Change {
+                table: table.clone(),
+                action: Action::Remove,
+                // In one part it is taken as it stands, also where the table's key is another one by now.
+                key: vec![String::from_utf8_lossy(&key).into_owned()],
+                image: None,
+                unchanged: Vec::new(),
+                previous_key: None,
+                before: None,
+                position: None,
+                transaction: None,
+                committed_at_ms: None,
+            })
+        };
+        let steps = unseen.into_iter().map(removal).collect();
+        let portion = Portion { steps, checkpoint: checkpoint.clone() };
+        in_flight.send(&runner.ingest, runner.source.name(), portion).await?;
+        while let Some(settled) = in_flight.settle_next().await {
+            settled.outcome?;
+        }
+    }
+}

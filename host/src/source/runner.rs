@@ -1,0 +1,171 @@
+//! A source's task: one session after another, and what is done between them.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+
+use super::door::InFlight;
+use super::feeds::Opener;
+use super::kept::Kept;
+use super::session::{Ended, Failure, Session};
+use super::source::{Goal, Phase, Source, Wish};
+use crate::ingest::Ingest;
+use crate::store::{Store, StoreError};
+
+/// The first pause before a feed is opened again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a source's task owns.
+pub(super) struct Runner {
+    pub(super) source: Arc<Source>,
+    pub(super) opener: Opener,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) ingest: Ingest,
+}
+
+impl Runner {
+    /// Changes what is kept, durably. One change at a time.
+    pub(super) async fn keep(&self, change: impl FnOnce(&mut Kept)) -> Result<(), StoreError> {
+        let mut kept = self.source.kept.lock().await;
+        let mut changed = kept.clone();
+        change(&mut changed);
+        changed.record(self.source.name(), &self.ingest).await?;
+        *kept = changed;
+        Ok(())
+    }
+
+    /// Follows until the service ends.
+    pub(super) async fn run(self) {
+        let mut wishes = self.source.wishes.subscribe();
+        let mut backoff = Backoff::default();
+        let mut in_flight = InFlight::default();
+        // So that whoever finds the source gone from the configuration is told of what it has left.
+        if let Err(error) = self.keep(|_| ()).await {
+            tracing::warn!(source = self.source.name(), %error, "what is kept of the source cannot be written yet");
+        }
+        loop {
+            let Wish { goal, .. } = *wishes.borrow_and_update();
+            match goal {
+                Goal::End => return,
+                Goal::Pause => {
+                    self.source.enter(Phase::Paused);
+                    if wishes.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Goal::Follow => {}
+            }
+            let failure = match self.session(&mut in_flight, &mut wishes, &mut backoff).await {
+                Ended::ByWish => continue,
+                Ended::ByFailure(failure) => failure,
+            };
+            let is_over = match failure {
+                Failure::Retry { code, message } => self.pause(&code, &message, &mut backoff, &mut wishes).await,
+                Failure::Stop { code, message } => {
+                    tracing::error!(source = self.source.name(), code, "the source stopped: {message}");
+                    self.source.enter_because(Phase::Stopped, &code, &message);
+                    backoff = Backoff::default();
+                    wishes.changed().await.is_err()
+                }
+            };
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// One session, whatever ends it: a panic is a failure that may pass.
+    async fn session(
+        &self,
+        in_flight: &mut InFlight,
+        wishes: &mut watch::Receiver<Wish>,
+        backoff: &mut Backoff,
+    ) -> Ended {
+        let session = Session::run(self, in_flight, wishes, backoff);
+        match AssertUnwindSafe(session).catch_unwind().await {
+            Ok(ended) => ended,
+            Err(panic) => {
+                let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                let message = format!("the source's task panicked, which is a bug of the service: {said}");
+                Ended::ByFailure(Failure::Retry { code: "panic".into(), message })
+            }
+        }
+    }
+
+    /// Waits before the next session; a wish ends the wait. Answers whether the task is over.
+    async fn pause(
+        &self,
+        code: &str,
+        message: &str,
+        backoff: &mut Backoff,
+        wishes: &mut watch::Receiver<Wish>,
+    ) -> bool {
+        let pause = backoff.next(rand_u64());
+        self.source.counts.reconnects.fetch_add(1, Ordering::Relaxed);
+        self.source.enter_because(Phase::Reconnecting, code, message);
+        tracing::warn!(
+            source = self.source.name(),
+            code,
+            "the source is tried again in {} ms: {message}",
+            pause.as_millis()
+        );
+        tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            changed = wishes.changed() => changed.is_err(),
+        }
+    }
+}
+
+/// Pauses that double, with jitter, so that many services do not come back to a database at once.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// Something worked.
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The next pause: between half of a step and the whole step.
+    fn next(&mut self, random: u64) -> Duration {
+        let step = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        let half = step / 2;
+        half + Duration::from_millis(random % (u64::try_from(half.as_millis()).unwrap_or(0) + 1))
+    }
+}
+
+/// Good enough to spread pauses.
+fn rand_u64() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_half_a_minute_and_begin_anew_after_a_success() {
+        let mut backoff = Backoff::default();
+        let longest: Vec<_> = (0..12).map(|_| backoff.next(u64::MAX / 2).as_millis()).collect();
+        assert!(longest[0] <= 100 && longest[11] <= 30_000, "{longest:?}");
+        backoff.reset();
+        assert_eq!(backoff.next(0), Duration::from_millis(50));
+        assert_eq!(backoff.next(0), Duration::from_millis(100));
+        for _ in 0..40 {
+            assert!(backoff.next(7) <= LONGEST_PAUSE);
+        }
+        assert_eq!(backoff.next(0), LONGEST_PAUSE / 2);
+    }
+}

@@ -1,0 +1,511 @@
+//! The form of a table: how its rows are laid out, what its columns are called, and what becomes of them.
+//!
+//! A form is made of a table map of the log, with what the information schema adds (names where the log has none, the
+//! types' own names); or of the information schema alone, for reading a table's rows. Where the two differ the log is
+//! right, because the information schema may be ahead of it.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::bytes::Malformed;
+use super::catalog::{CatalogColumn, CatalogTable};
+use super::cell::Cell;
+use super::charset::Charset;
+use super::codec::Codec;
+use super::table_map::{MapColumn, TableMap, code};
+use crate::change::{Column, Kind, Table};
+use crate::json;
+use crate::rules::{REDACTED, Rules, Treatment};
+
+/// A table's form.
+#[derive(Debug)]
+pub(super) struct Form {
+    pub(super) table: Arc<Table>,
+    pub(super) columns: Vec<FormColumn>,
+    /// Places of the key's columns, in key order.
+    pub(super) key: Vec<usize>,
+    /// A hash of everything that decides what images look like.
+    pub(super) id: String,
+    rules: Arc<Rules>,
+}
+
+/// One column of a form.
+#[derive(Debug)]
+pub(super) struct FormColumn {
+    pub(super) name: String,
+    pub(super) codec: Codec,
+    pub(super) treatment: Treatment,
+    /// Its place in the key.
+    pub(super) key: Option<usize>,
+    /// `"name":`, ready for images.
+    label: String,
+}
+
+/// Why a form can't be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FormProblem {
+    #[error(
+        "the log does not name the columns of {0}, and the table has since been changed, so that the names can't be \
+         told; run SET GLOBAL binlog_row_metadata = FULL, exclude the table or ask for a repair"
+    )]
+    Nameless(String),
+    #[error(
+        "{0} has no primary key and no unique key without nulls, so that its rows can't be told apart; add one, or \
+         exclude the table"
+    )]
+    Keyless(String),
+    #[error("the key of {0} contains the column {1}, which the rules leave out or redact; hash it or keep it")]
+    HiddenKey(String, String),
+    #[error("the column {1} of {0} has the character set {2}, which is not supported; exclude the column")]
+    Charset(String, String, String),
+    #[error("the column {1} of {0} has the type {2}, which is not supported; exclude the column or the table")]
+    Type(String, String, String),
+}
+
+/// Names of collations' character sets, by their number.
+pub(super) trait Collations {
+    fn charset(&self, collation: u64) -> Option<&str>;
+}
+
+impl Form {
+    /// The form that a table map tells, with what the information schema knows of the same table.
+    pub(super) fn of_map(
+        map: &TableMap,
+        catalog: Option<&CatalogTable>,
+        collations: &impl Collations,
+        rules: &Arc<Rules>,
+        connector: &'static str,
+    ) -> Result<Form, FormProblem> {
+        let full = format!("{}.{}", map.database, map.table);
+        let hinted = catalog.map(|catalog| catalog.columns.as_slice()).unwrap_or_default();
+        let named = map.columns.iter().all(|column| column.name.is_some());
+        // Without names everything hangs on places, so every column must be as the information schema says.
+        let fits = |(column, hint)| compatible(column, hint, collations);
+        if !named && !(hinted.len() == map.columns.len() && map.columns.iter().zip(hinted).all(fits)) {
+            return Err(FormProblem::Nameless(full));
+        }
+        let mut columns = Vec::with_capacity(map.columns.len());
+        for (at, column) in map.columns.iter().enumerate() {
+            let hint = match &column.name {
+                Some(name) => hinted.iter().find(|hint| hint.name == *name),
+                None => hinted.get(at),
+            };
+            let hint = hint.filter(|hint| compatible(column, hint, collations));
+            let name = column.name.clone().or_else(|| hint.map(|hint| hint.name.clone())).unwrap_or_default();
+            // What is left out is read only to find what comes after it.
+            let left_out = rules.treatment(&map.database, &map.table, &name) == Treatment::LeaveOut;
+            let codec = map_codec(column, hint, collations, left_out).map_err(|problem| problem.at(&full, &name))?;
+            let native = hint.map_or_else(|| native_type(column, collations), |hint| hint.column_type.clone());
+            columns.push((name, codec, column.nullable, native));
+        }
+        let known = |names: &[String]| {
+            names.iter().map(|name| columns.iter().position(|column| column.0 == *name)).collect::<Option<Vec<_>>>()
+        };
+        let key = match &map.key {
+            Some(key) if !key.is_empty() => key.clone(),
+            _ => catalog.and_then(|catalog| known(&catalog.key)).unwrap_or_default(),
+        };
+        Form::new(&map.database, &map.table, columns, key, rules, connector)
+    }
+
+    /// The form that the information schema tells.
+    pub(super) fn of_catalog(
+        namespace: &str,
+        relation: &str,
+        catalog: &CatalogTable,
+        rules: &Arc<Rules>,
+        connector: &'static str,
+    ) -> Result<Form, FormProblem> {
+        let full = format!("{namespace}.{relation}");
+        let mut columns = Vec::with_capacity(catalog.columns.len());
+        for column in &catalog.columns {
+            let left_out = rules.treatment(namespace, relation, &column.name) == Treatment::LeaveOut;
+            let codec = catalog_codec(column, left_out).map_err(|problem| problem.at(&full, &column.name))?;
+            columns.push((column.name.clone(), codec, column.nullable, column.column_type.clone()));
+        }
+        let place = |name: &String| columns.iter().position(|column| column.0 == *name);
+        let key = catalog.key.iter().map(place).collect::<Option<Vec<_>>>().unwrap_or_default();
+        Form::new(namespace, relation, columns, key, rules, connector)
+    }
+
+    fn new(
+        namespace: &str,
+        relation: &str,
+        columns: Vec<(String, Codec, bool, String)>,
+        key: Vec<usize>,
+        rules: &Arc<Rules>,
+        connector: &'static str,
+    ) -> Result<Form, FormProblem> {
+        let full = || format!("{namespace}.{relation}");
+        if key.is_empty() {
+            return Err(FormProblem::Keyless(full()));
+        }
+        let mut described = Vec::with_capacity(columns.len());
+        let mut formed = Vec::with_capacity(columns.len());
+        let mut hash = Sha256::new();
+        for (at, (name, codec, nullable, native_type)) in columns.into_iter().enumerate() {
+            let treatment = rules.treatment(namespace, relation, &name);
+            let in_key = key.iter().position(|&place| place == at);
+            if in_key.is_some() && matches!(treatment, Treatment::LeaveOut | Treatment::Redact) {
+                return Err(FormProblem::HiddenKey(full(), name));
+            }
+            let kind = if treatment == Treatment::Keep { codec.kind() } else { Kind::String };
+            hash.update(format!("{name}\0{native_type}\0{nullable}\0{treatment:?}\0{kind:?}\0{in_key:?}\n"));
+            if treatment != Treatment::LeaveOut {
+                described.push(Column { name: name.clone(), kind, nullable, native_type });
+            }
+            let mut label = String::with_capacity(name.len() + 3);
+            json::push_string(&mut label, &name);
+            label.push(':');
+            formed.push(FormColumn { name, codec, treatment, key: in_key, label });
+        }
+        let id = hash.finalize()[..8].iter().fold(String::new(), |mut id, byte| {
+            let _ = write!(id, "{byte:02x}");
+            id
+        });
+        let table = Arc::new(Table {
+            name: rules.captured_name(namespace, namespace, relation),
+            connector,
+            database: namespace.to_owned(),
+            namespace: namespace.to_owned(),
+            relation: relation.to_owned(),
+            columns: described,
+            key: key.iter().map(|&place| formed[place].name.clone()).collect(),
+        });
+        Ok(Form { table, columns: formed, key, id, rules: Arc::clone(rules) })
+    }
+
+    /// Appends a column's member to an image that is begun; whoever is first opens it.
+    #[inline]
+    pub(super) fn write(&self, column: &FormColumn, cell: &Cell<'_>, image: &mut String) -> Result<(), Malformed> {
+        image.push(if image.is_empty() { '{' } else { ',' });
+        image.push_str(&column.label);
+        match column.treatment {
+            Treatment::Keep => column.codec.write(cell, image)?,
+            _ if *cell == Cell::Null => image.push_str("null"),
+            Treatment::Redact => json::push_string(image, REDACTED),
+            Treatment::Hash | Treatment::LeaveOut => {
+                image.push('"');
+                image.push_str(&self.hash(column, cell)?);
+                image.push('"');
+            }
+        }
+        Ok(())
+    }
+
+    /// The text of a key's column.
+    pub(super) fn key_text(&self, column: &FormColumn, cell: &Cell<'_>) -> Result<String, Malformed> {
+        if column.treatment == Treatment::Hash {
+            return self.hash(column, cell);
+        }
+        let mut text = String::new();
+        column.codec.text(cell, &mut text)?;
+        Ok(text)
+    }
+
+    fn hash(&self, column: &FormColumn, cell: &Cell<'_>) -> Result<String, Malformed> {
+        let mut text = String::new();
+        column.codec.text(cell, &mut text)?;
+        Ok(self.rules.hash(&text))
+    }
+}
+
+/// What is wrong with a column's type, before it is known where.
+enum CodecProblem {
+    Charset(String),
+    Type(String),
+}
+
+impl CodecProblem {
+    fn at(self, table: &str, column: &str) -> FormProblem {
+        match self {
+            CodecProblem::Charset(name) => FormProblem::Charset(table.to_owned(), column.to_owned(), name),
+            CodecProblem::Type(name) => FormProblem::Type(table.to_owned(), column.to_owned(), name),
+        }
+    }
+}
+
+fn charset(name: Option<&str>, left_out: bool) -> Result<Charset, CodecProblem> {
+    let name = name.unwrap_or("binary");
+    match Charset::named(name) {
+        Some(charset) => Ok(charset),
+        None if left_out => Ok(Charset::Binary),
+        None => Err(CodecProblem::Charset(name.to_owned())),
+    }
+}
+
+fn map_codec(
+    column: &MapColumn,
+    hint: Option<&CatalogColumn>,
+    collations: &impl Collations,
+    left_out: bool,
+) -> Result<Codec, CodecProblem> {
+    let meta = column.meta;
+    let digits = (meta as u8).min(6);
+    let int = |bytes| {
+        let hinted = || hint.is_some_and(|hint| hint.column_type.contains("unsigned"));
+        Codec::Int { bytes, unsigned: column.unsigned.unwrap_or_else(hinted) }
+    };
+    let set_name = column.collation.and_then(|number| collations.charset(number));
+    let set_name = set_name.or_else(|| hint.and_then(|hint| hint.charset.as_deref()));
+    let text = |prefix, compressed, pad| -> Result<Codec, CodecProblem> {
+        Ok(match charset(set_name, left_out)? {
+            Charset::Binary => Codec::Binary { prefix, pad, compressed },
+            charset if hint.is_some_and(|hint| hint.json) => Codec::JsonText { prefix, charset, compressed },
+            charset => Codec::Text { prefix, charset, compressed },
+        })
+    };
+    let members = || -> Result<Vec<String>, CodecProblem> {
+        let hinted = || hint.map(|hint| members_of(&hint.column_type));
+        match &column.members {
+            None => hinted().ok_or_else(|| CodecProblem::Type("an enumeration without members".into())),
+            Some(members) => {
+                let charset = charset(set_name, left_out)?;
+                let decode = |member: &Vec<u8>| charset.decode(member).map(|text| text.into_owned());
+                let lossy = |member: &Vec<u8>| String::from_utf8_lossy(member).into_owned();
+                Ok(members.iter().map(|member| decode(member).unwrap_or_else(|| lossy(member))).collect())
+            }
+        }
+    };
+    let data_type = hint.map(|hint| hint.data_type.as_str()).unwrap_or_default();
+    Ok(match column.code {
+        code::TINY => int(1),
+        code::SHORT => int(2),
+        code::INT24 => int(3),
+        code::LONG => int(4),
+        code::LONGLONG => int(8),
+        code::FLOAT => Codec::Float,
+        code::DOUBLE => Codec::Double,
+        code::NEWDECIMAL => {
+            let [precision, scale] = meta.to_be_bytes();
+            Codec::Decimal { precision, scale }
+        }
+        code::YEAR => Codec::Year,
+        code::BIT => Codec::Bit { bytes: (meta >> 8) as u8 + u8::from(meta & 0xff > 0) },
+        code::DATE | code::NEWDATE => Codec::Date,
+        code::TIME => Codec::Time { digits: 0, packed: false },
+        code::TIME2 => Codec::Time { digits, packed: true },
+        code::DATETIME => Codec::DateTime { digits: 0, packed: false },
+        code::DATETIME2 => Codec::DateTime { digits, packed: true },
+        code::TIMESTAMP => Codec::Timestamp { digits: 0, packed: false },
+        code::TIMESTAMP2 => Codec::Timestamp { digits, packed: true },
+        code::VARCHAR | code::VAR_STRING => text(if meta > 255 { 2 } else { 1 }, false, None)?,
+        code::VARCHAR_COMPRESSED => text(if meta > 255 { 2 } else { 1 }, true, None)?,
+        code::STRING if data_type == "uuid" => Codec::Uuid,
+        code::STRING if data_type == "inet6" => Codec::Inet6,
+        code::STRING if data_type == "inet4" => Codec::Inet4,
+        code::STRING => text(if meta > 255 { 2 } else { 1 }, false, Some(meta))?,
+        code::TINY_BLOB | code::BLOB | code::MEDIUM_BLOB | code::LONG_BLOB => text(meta as u8, false, None)?,
+        code::BLOB_COMPRESSED => text(meta as u8, true, None)?,
+        code::VECTOR => Codec::Binary { prefix: meta as u8, pad: None, compressed: false },
+        code::ENUM => Codec::Enum { bytes: meta as u8, members: members()? },
+        code::SET => Codec::Set { bytes: meta as u8, members: members()? },
+        code::JSON => Codec::Json { prefix: meta as u8 },
+        code::GEOMETRY => Codec::Geometry { prefix: meta as u8 },
+        other => return Err(CodecProblem::Type(format!("number {other}"))),
+    })
+}
+
+fn catalog_codec(column: &CatalogColumn, left_out: bool) -> Result<Codec, CodecProblem> {
+    let unsigned = column.column_type.contains("unsigned");
+    let digits = column.second_digits.unwrap_or(0).min(6) as u8;
+    let int = |bytes| Codec::Int { bytes, unsigned };
+    let text = |pad| -> Result<Codec, CodecProblem> {
+        Ok(match charset(column.charset.as_deref(), left_out)? {
+            Charset::Binary => Codec::Binary { prefix: 0, pad, compressed: false },
+            charset if column.json => Codec::JsonText { prefix: 0, charset, compressed: false },
+            charset => Codec::Text { prefix: 0, charset, compressed: false },
+        })
+    };
+    Ok(match column.data_type.as_str() {
+        "tinyint" => int(1),
+        "smallint" => int(2),
+        "mediumint" => int(3),
+        "int" => int(4),
+        "bigint" => int(8),
+        "float" => Codec::Float,
+        "double" => Codec::Double,
+        "decimal" => {
+            let (precision, scale) = (column.precision.unwrap_or(10) as u8, column.scale.unwrap_or(0) as u8);
+            Codec::Decimal { precision, scale }
+        }
+        "year" => Codec::Year,
+        "bit" => Codec::Bit { bytes: 8 },
+        "date" => Codec::Date,
+        "time" => Codec::Time { digits, packed: true },
+        "datetime" => Codec::DateTime { digits, packed: true },
+        "timestamp" => Codec::Timestamp { digits, packed: true },
+        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => text(None)?,
+        "binary" => text(column.octets.map(|octets| octets as u16))?,
+        "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" | "vector" => text(None)?,
+        "enum" => Codec::Enum { bytes: 2, members: members_of(&column.column_type) },
+        "set" => Codec::Set { bytes: 8, members: members_of(&column.column_type) },
+        "json" => Codec::Json { prefix: 4 },
+        "uuid" => Codec::Uuid,
+        "inet6" => Codec::Inet6,
+        "inet4" => Codec::Inet4,
+        name if is_geometry(name) => Codec::Geometry { prefix: 4 },
+        _ if left_out => Codec::Binary { prefix: 0, pad: None, compressed: false },
+        other => return Err(CodecProblem::Type(other.to_owned())),
+    })
+}
+
+fn is_geometry(name: &str) -> bool {
+    matches!(
+        name,
+        "geometry"
+            | "point"
+            | "linestring"
+            | "polygon"
+            | "multipoint"
+            | "multilinestring"
+            | "multipolygon"
+            | "geometrycollection"
+            | "geomcollection"
+    )
+}
+
+/// Whether a column of the log may be the one that the information schema describes.
+fn compatible(column: &MapColumn, hint: &CatalogColumn, collations: &impl Collations) -> bool {
+    let length = |meta: u16| hint.octets == Some(u64::from(meta));
+    let digits = || hint.second_digits.unwrap_or(0) == u64::from(column.meta);
+    let name = hint.data_type.as_str();
+    let charsets_agree = || {
+        let told = column.collation.and_then(|number| collations.charset(number));
+        told.is_none() || told == Some(hint.charset.as_deref().unwrap_or("binary"))
+    };
+    let signs_agree =
+        column.unsigned.is_none_or(|unsigned| name == "year" || unsigned == hint.column_type.contains("unsigned"));
+    let fits = match column.code {
+        code::TINY => name == "tinyint",
+        code::SHORT => name == "smallint",
+        code::INT24 => name == "mediumint",
+        code::LONG => name == "int",
+        code::LONGLONG => name == "bigint",
+        code::FLOAT => name == "float",
+        code::DOUBLE => name == "double",
+        code::NEWDECIMAL => {
+            let [precision, scale] = column.meta.to_be_bytes().map(u64::from);
+            name == "decimal" && hint.precision == Some(precision) && hint.scale == Some(scale)
+        }
+        code::YEAR => name == "year",
+        code::BIT => {
+            let bits = u64::from(column.meta >> 8) * 8 + u64::from(column.meta & 0xff);
+            name == "bit" && hint.precision.is_none_or(|told| told == bits)
+        }
+        code::DATE | code::NEWDATE => name == "date",
+        code::TIME | code::TIME2 => name == "time" && digits(),
+        code::DATETIME | code::DATETIME2 => name == "datetime" && digits(),
+        code::TIMESTAMP | code::TIMESTAMP2 => name == "timestamp" && digits(),
+        code::VARCHAR | code::VAR_STRING => {
+            matches!(name, "varchar" | "varbinary") && length(column.meta) && charsets_agree()
+        }
+        code::VARCHAR_COMPRESSED => matches!(name, "varchar" | "varbinary") && charsets_agree(),
+        code::STRING => match name {
+            "char" | "binary" => length(column.meta) && charsets_agree(),
+            "uuid" | "inet6" => column.meta == 16,
+            "inet4" => column.meta == 4,
+            _ => false,
+        },
+        code::TINY_BLOB | code::BLOB | code::MEDIUM_BLOB | code::LONG_BLOB | code::BLOB_COMPRESSED => {
+            let names = match column.meta {
+                1 => ["tinytext", "tinyblob"],
+                2 => ["text", "blob"],
+                3 => ["mediumtext", "mediumblob"],
+                _ => ["longtext", "longblob"],
+            };
+            names.contains(&name) && charsets_agree()
+        }
+        code::ENUM => name == "enum",
+        code::SET => name == "set",
+        code::JSON => name == "json",
+        code::VECTOR => name == "vector",
+        code::GEOMETRY => is_geometry(name),
+        _ => false,
+    };
+    fits && signs_agree
+}
+
+/// The name of a type as far as the log tells it, where the information schema tells of another.
+fn native_type(column: &MapColumn, collations: &impl Collations) -> String {
+    let meta = column.meta;
+    let sign = if column.unsigned == Some(true) { " unsigned" } else { "" };
+    let set = column.collation.and_then(|number| collations.charset(number)).unwrap_or("binary");
+    let binary = set == "binary";
+    let longest = match set {
+        "utf8mb4" | "utf16" | "utf16le" | "utf32" | "gb18030" => 4,
+        "utf8mb3" | "utf8" | "ujis" | "eucjpms" => 3,
+        "ucs2" | "gbk" | "gb2312" | "big5" | "sjis" | "cp932" | "euckr" => 2,
+        _ => 1,
+    };
+    let digits = if meta > 0 { format!("({meta})") } else { String::new() };
+    let members = || {
+        let quoted = column.members.iter().flatten().map(|member| {
+            let member = String::from_utf8_lossy(member).replace('\'', "''");
+            format!("'{member}'")
+        });
+        quoted.collect::<Vec<_>>().join(",")
+    };
+    match column.code {
+        code::TINY => format!("tinyint{sign}"),
+        code::SHORT => format!("smallint{sign}"),
+        code::INT24 => format!("mediumint{sign}"),
+        code::LONG => format!("int{sign}"),
+        code::LONGLONG => format!("bigint{sign}"),
+        code::FLOAT => format!("float{sign}"),
+        code::DOUBLE => format!("double{sign}"),
+        code::NEWDECIMAL => format!("decimal({},{}){sign}", meta >> 8, meta & 0xff),
+        code::YEAR => "year(4)".into(),
+        code::BIT => format!("bit({})", (meta >> 8) * 8 + (meta & 0xff)),
+        code::DATE | code::NEWDATE => "date".into(),
+        code::TIME | code::TIME2 => format!("time{digits}"),
+        code::DATETIME | code::DATETIME2 => format!("datetime{digits}"),
+        code::TIMESTAMP | code::TIMESTAMP2 => format!("timestamp{digits}"),
+        code::VARCHAR | code::VAR_STRING if binary => format!("varbinary({meta})"),
+        code::VARCHAR | code::VAR_STRING => format!("varchar({})", meta / longest),
+        code::VARCHAR_COMPRESSED if binary => format!("varbinary({})", meta.saturating_sub(1)),
+        code::VARCHAR_COMPRESSED => format!("varchar({})", meta.saturating_sub(1) / longest),
+        code::STRING if binary => format!("binary({meta})"),
+        code::STRING => format!("char({})", meta / longest),
+        code::TINY_BLOB | code::BLOB | code::MEDIUM_BLOB | code::LONG_BLOB | code::BLOB_COMPRESSED => {
+            let size = ["", "tiny", "", "medium", "long"].get(usize::from(meta)).copied().unwrap_or_default();
+            format!("{size}{}", if binary { "blob" } else { "text" })
+        }
+        code::ENUM => format!("enum({})", members()),
+        code::SET => format!("set({})", members()),
+        code::JSON => "json".into(),
+        code::VECTOR => "vector".into(),
+        code::GEOMETRY => "geometry".into(),
+        other => format!("type {other}"),
+    }
+}
+
+/// The members in `enum('a','it''s')`.
+fn members_of(column_type: &str) -> Vec<String> {
+    let mut members = Vec::new();
+    let mut rest = column_type.chars().peekable();
+    while rest.by_ref().any(|character| character == '\'') {
+        let mut member = String::new();
+        while let Some(character) = rest.next() {
+            if character == '\'' && rest.next_if_eq(&'\'').is_none() {
+                break;
+            }
+            member.push(character);
+        }
+        members.push(member);
+    }
+    members
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_may_contain_quotes_and_commas() {
+        assert_eq!(members_of("enum('a','it''s','b,c','')"), ["a", "it's", "b,c", ""]);
+        assert!(members_of("int(11)").is_empty());
+    }
+}

@@ -1,0 +1,203 @@
+//! What a checkpoint of this feed says. Its text is one JSON object:
+//!
+//! ```json
+//! {"format":"postgres-1","system":"7301","timeline":1,"database":"app","slot":"cdc","lsn":"0/16B3748",
+//!  "transaction":{"commit":"0/16B4000","done":250},
+//!  "tables":[{"oid":16385,"namespace":"shop","relation":"orders","key":["id"],"state":"reading","after":["42"]}]}
+//! ```
+//!
+//! - `system`, `timeline`, `database`, `slot`: whose log it is.
+//! - `lsn`: every transaction whose commit record begins before it has been handed out. The slot may be confirmed up to
+//!   it, and never beyond a checkpoint that is stored, so a slot that is further has been moved by somebody else.
+//! - `transaction`: the next one has been handed out in part: as many of its messages about rows as `done` says.
+//! - `tables`: how far the reading of each is. `after` is the key of the last row that was read, as the database wrote
+//!   it, also where the rules hash it. `late`: it was published while it may have been written to, so its reading waits
+//!   for the transactions of that time. `again`: it is read once more, because a row moved past the reader incomplete.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use super::lsn::Lsn;
+use crate::change::Checkpoint;
+use crate::feed::{FeedError, Remedy};
+
+pub(super) const FORMAT: &str = "postgres-1";
+
+/// A checkpoint's content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    pub(super) format: String,
+    #[serde(flatten)]
+    pub(super) origin: Origin,
+    lsn: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    transaction: Option<PartlyDone>,
+    pub(super) tables: Vec<TableMark>,
+}
+
+/// Whose log it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    pub(super) system: String,
+    pub(super) timeline: u32,
+    pub(super) database: String,
+    pub(super) slot: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PartlyDone {
+    commit: String,
+    done: u64,
+}
+
+/// How far the reading of a table is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableMark {
+    pub(super) oid: u32,
+    pub(super) namespace: String,
+    pub(super) relation: String,
+    /// Names of the key's columns; another key means reading it anew.
+    pub(super) key: Vec<String>,
+    pub(super) state: ReadState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) late: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) again: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ReadState {
+    Waiting,
+    Reading,
+    Following,
+}
+
+/// A place in the log: before the transaction that commits at or after `lsn`, or inside of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) lsn: Lsn,
+    /// Commit record and number of messages of a transaction that was handed out in part.
+    pub(super) partly: Option<(Lsn, u64)>,
+}
+
+impl Mark {
+    /// Reads a checkpoint, and where in the log it is.
+    pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Mark, Place), FeedError> {
+        let unreadable = |source: Option<Box<dyn std::error::Error + Send + Sync>>| FeedError {
+            remedy: Remedy::Stop,
+            code: "checkpoint",
+            message: "the stored position is not one of a PostgreSQL source of this version; was another source \
+                      configured under this name?"
+                .into(),
+            source,
+        };
+        let mark: Mark = serde_json::from_str(&checkpoint.0).map_err(|error| unreadable(Some(error.into())))?;
+        if mark.format != FORMAT {
+            return Err(unreadable(None));
+        }
+        let lsn = |text: &str| text.parse::<Lsn>().map_err(|error| unreadable(Some(error.into())));
+        let place = Place {
+            lsn: lsn(&mark.lsn)?,
+            partly: match &mark.transaction {
+                Some(partly) => Some((lsn(&partly.commit)?, partly.done)),
+                None => None,
+            },
+        };
+        Ok((mark, place))
+    }
+}
+
+/// Where a checkpoint is in the log, without reading all of it. None if it is none of ours.
+pub(super) fn confirmed_by(checkpoint: &Checkpoint) -> Option<Lsn> {
+    let (_, rest) = checkpoint.0.split_once(r#","lsn":""#)?;
+    rest.split_once('"')?.0.parse().ok()
+}
+
+/// Writes checkpoints. The tables' part is written anew only when something changed there.
+#[derive(Debug)]
+pub(super) struct Writer {
+    head: String,
+    tables: String,
+}
+
+impl Writer {
+    pub(super) fn new(origin: &Origin) -> Writer {
+        let mut head = format!(r#"{{"format":"{FORMAT}","#);
+        // A struct of texts and numbers always has a form in JSON.
+        let origin = serde_json::to_string(origin).unwrap_or_default();
+        head.push_str(origin.trim_start_matches('{').trim_end_matches('}'));
+        Writer { head, tables: String::new() }
+    }
+
+    /// Call after any change to `tables`.
+    pub(super) fn set_tables(&mut self, tables: &BTreeMap<u32, TableMark>) {
+        let marks: Vec<&TableMark> = tables.values().collect();
+        self.tables = serde_json::to_string(&marks).unwrap_or_default();
+    }
+
+    pub(super) fn checkpoint(&self, place: Place) -> Checkpoint {
+        let mut text = String::with_capacity(self.head.len() + self.tables.len() + 100);
+        text.push_str(&self.head);
+        let _ = write!(text, r#","lsn":"{}""#, place.lsn);
+        if let Some((commit, done)) = place.partly {
+            let _ = write!(text, r#","transaction":{{"commit":"{commit}","done":{done}}}"#);
+        }
+        text.push_str(r#","tables":"#);
+        text.push_str(&self.tables);
+        text.push('}');
+        Checkpoint(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn writer() -> Writer {
+        let mut writer =
+            Writer::new(&Origin { system: "7301".into(), timeline: 1, database: "a\"b".into(), slot: "cdc".into() });
+        let table = TableMark {
+            oid: 16385,
+            namespace: "shop".into(),
+            relation: "orders".into(),
+            key: vec!["id".into()],
+            state: ReadState::Reading,
+            after: Some(vec!["42".into()]),
+            late: true,
+            again: false,
+        };
+        writer.set_tables(&BTreeMap::from([(16385, table)]));
+        writer
+    }
+
+    #[test]
+    fn a_checkpoint_is_read_as_it_was_written() {
+        let place = Place { lsn: Lsn(0x16_b374_d848), partly: Some((Lsn(0x16_b374_d900), 250)) };
+        let checkpoint = writer().checkpoint(place);
+        assert_eq!(
+            checkpoint.0,
+            r#"{"format":"postgres-1","system":"7301","timeline":1,"database":"a\"b","slot":"cdc","lsn":"16/B374D848","transaction":{"commit":"16/B374D900","done":250},"tables":[{"oid":16385,"namespace":"shop","relation":"orders","key":["id"],"state":"reading","after":["42"],"late":true}]}"#
+        );
+        let (mark, read) = Mark::read(&checkpoint).unwrap();
+        assert_eq!(read, place);
+        assert_eq!(mark.origin.database, "a\"b");
+        assert_eq!(mark.tables[0].after, Some(vec!["42".into()]));
+        assert_eq!(confirmed_by(&checkpoint), Some(place.lsn));
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_of_ours_is_refused() {
+        let good = writer().checkpoint(Place::default()).0;
+        assert!(Mark::read(&Checkpoint(good.clone())).is_ok());
+        for text in [String::new(), "{}".into(), good.replace("postgres-1", "postgres-9"), good.replace("0/0", "0")] {
+            assert_eq!(Mark::read(&Checkpoint(text)).unwrap_err().code, "checkpoint");
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! PostgreSQL, followed by logical replication (version 14 and later, plugin `pgoutput`).
+//!
+//! # What it does
+//!
+//! A replication slot keeps the server's log from our position on, and a publication says of which tables it tells.
+//! One thread follows the log (`follow.rs`, `decode.rs`), one reads tables beside it (`read.rs`), one looks at the
+//! catalog and the slot now and then (`watch.rs`). [`Feed`] hands out what the first one puts together.
+//!
+//! - Transactions come whole where they fit into a portion. Large ones come in several; those that the server sends
+//!   before they commit are kept in memory and beyond a limit in a file (`spill.rs`), and dropped if they roll back.
+//! - A position is `<commit record>/<number of the message>` (`decode.rs`); a checkpoint can stand inside of a
+//!   transaction (`checkpoint.rs`).
+//! - The slot is confirmed only up to a checkpoint that [`crate::Feed::confirm`] was called with. An idle or unrelated
+//!   database moves on by portions without steps, at most one in each `checkpoint_interval`.
+//! - Tables are read while changes stream, and handed over without gap or repeat (`window.rs`). A table that is
+//!   published later is noticed and read without a stop.
+//! - A row's key is what the log names it by: the primary key, or the index of its REPLICA IDENTITY; with REPLICA
+//!   IDENTITY FULL the primary key, or another unique index over columns that are not null. A table without one is
+//!   refused. A row whose key changes is a `Remove` and a `Replace` in the same portion.
+//! - A partitioned table is one table, under its own name. Generated columns are not in the log (before version 18, or
+//!   if they are not published), and are left out of what is read too. Column lists and row filters of a publication
+//!   hold for what is read too.
+//! - How values are written: `value.rs`.
+//!
+//! # The role it needs
+//!
+//! The least that works, if an owner of the tables makes the publication; [`check()`] tells what is missing.
+//!
+//! ```sql
+//! CREATE ROLE cdc LOGIN REPLICATION PASSWORD '…';
+//! GRANT CONNECT ON DATABASE app TO cdc;
+//! GRANT USAGE ON SCHEMA shop TO cdc;
+//! GRANT SELECT ON ALL TABLES IN SCHEMA shop TO cdc;
+//! CREATE PUBLICATION cdc FOR TABLE shop.orders, shop.items WITH (publish_via_partition_root = true);
+//! ```
+//!
+//! Reading tables writes one empty message into the log for each chunk (`pg_logical_emit_message`, which every role may
+//! call). A table with row security needs BYPASSRLS: reading it fails rather than leaving out rows.
+
+mod address;
+mod catalog;
+mod check;
+mod checkpoint;
+mod decode;
+mod follow;
+mod lsn;
+mod pgoutput;
+mod portion;
+mod queue;
+mod read;
+mod reads;
+mod shape;
+mod slot;
+mod spill;
+mod tls;
+mod value;
+mod watch;
+mod window;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use address::Address;
+use catalog::{Catalog, number, one_row, text};
+use checkpoint::{Mark, Origin, Place, ReadState, TableMark, Writer};
+use decode::Decoder;
+use follow::Follower;
+use queue::Shared;
+use read::Reader;
+use reads::Reads;
+use watch::Watcher;
+use wire::{Connection, Purpose, identifier, literal};
+
+pub use check::check;
+
+use crate::change::{Checkpoint, Portion};
+use crate::feed::{FeedError, Progress, Remedy};
+use crate::rules::Rules;
+
+/// The oldest version whose log this feed reads: the first with `proto_version` 2.
+const VERSION_MIN: u32 = 14;
+
+/// How a PostgreSQL database is followed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `postgres://user:password@host:port/database?sslmode=…&sslrootcert=…`. `sslmode` is `disable`, `prefer`
+    /// (default), `require`, `verify-ca` or `verify-full`; without a CA file the public CAs are trusted.
+    pub url: String,
+    /// Which tables and columns, under which names, and what is hidden. Default: every table.
+    pub rules: Rules,
+    /// The replication slot. Default: `cdc`.
+    pub slot: String,
+    /// The publication. Default: `cdc`.
+    pub publication: String,
+    /// Whether the slot is made if it is missing. Default: true.
+    pub create_slot: bool,
+    /// Whether the publication is made if it is missing, and tables that the rules include are added to it if it is
+    /// owned. Default: true.
+    pub create_publication: bool,
+    /// Whether a publication that is made is FOR ALL TABLES (which a superuser must do), instead of naming those that
+    /// the rules include. Default: false.
+    pub publish_all_tables: bool,
+    /// Whether tables without a usable key are passed over instead of being an error. Default: false.
+    pub skip_tables_without_key: bool,
+    /// Whether rows that are there already are read. Default: true.
+    pub snapshot: bool,
+    /// Opens at the present instead of at the checkpoint's position, makes the slot anew if it is lost, and reads every
+    /// table anew. Default: false.
+    pub repair: bool,
+    /// Where open transactions are kept that are larger than memory allows. Made if it is missing. Default: the
+    /// system's folder for temporary files.
+    pub spill_dir: PathBuf,
+    /// How many bytes of open transactions are kept in memory. Default: 16 MiB.
+    pub transaction_memory_bytes: usize,
+    /// A portion with as many bytes is full. Default: 1 MiB.
+    pub portion_bytes: usize,
+    /// A portion with as many steps is full. Default: 4,096.
+    pub portion_changes: usize,
+    /// How many rows of a table are read in one transaction at most. Default: 100,000.
+    pub read_chunk_rows: usize,
+    /// How many bytes of rows that were read may wait; twice as many may be in memory. Default: 16 MiB.
+    pub read_chunk_bytes: usize,
+    /// How often tables are looked for that were published or dropped. Default: 10 s.
+    pub catalog_interval: Duration,
+    /// How often the slot and the end of the log are looked at. Default: 5 s.
+    pub status_interval: Duration,
+    /// How often a checkpoint is handed out without steps, if the log moved on with nothing of ours. Default: 10 s.
+    pub checkpoint_interval: Duration,
+    /// How often an empty message is written into the log, for a database whose own log moves too seldom to be
+    /// followed by keepalives. Default: never.
+    pub heartbeat_write_interval: Option<Duration>,
+}
+
+impl Options {
+    /// The defaults, for a connection URL.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Options {
+        Options {
+            url: url.into(),
+            rules: Rules::default(),
+            slot: "cdc".into(),
+            publication: "cdc".into(),
+            create_slot: true,
+            create_publication: true,
+            publish_all_tables: false,
+            skip_tables_without_key: false,
+            snapshot: true,
+            repair: false,
+            spill_dir: std::env::temp_dir(),
+            transaction_memory_bytes: 16 << 20,
+            portion_bytes: 1 << 20,
+            portion_changes: 4096,
+            read_chunk_rows: 100_000,
+            read_chunk_bytes: 16 << 20,
+            catalog_interval: Duration::from_secs(10),
+            status_interval: Duration::from_secs(5),
+            checkpoint_interval: Duration::from_secs(10),
+            heartbeat_write_interval: None,
+        }
+    }
+}
+
+/// A PostgreSQL database, followed. Its threads end when it is dropped.
+#[derive(Debug)]
+pub struct Feed {
+    shared: Arc<Shared>,
+}
+
+impl Feed {
+    /// Connects, makes or checks publication and slot, and begins at the checkpoint; without one, at the slot's
+    /// position, and with reading every table. May be called from any runtime.
+    ///
+    /// # Errors
+    /// `configuration`, `connection`, `authentication`, `privileges`, `version`, `settings`, `publication`, `no-key`,
+    /// `table-refused`, `slot-missing`, `slot-in-use`, `slot-foreign`, `slot-lost`, `another-database`, `checkpoint`.
+    pub async fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedError> {
+        let checkpoint = checkpoint.cloned();
+        off_the_runtime("postgres-open", move || open(options, checkpoint.as_ref())).await
+    }
+}
+
+impl crate::feed::Feed for Feed {
+    async fn next(&mut self) -> Result<Portion, FeedError> {
+        self.shared.take().await
+    }
+
+    fn confirm(&mut self, checkpoint: &Checkpoint) {
+        if let Some(lsn) = checkpoint::confirmed_by(checkpoint) {
+            self.shared.confirm(lsn);
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        queue::lock(&self.shared.progress).clone()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+/// Drops the replication slot, so that the server keeps no log for it any more. That it is not there is no error. The
+/// publication stays: it costs nothing.
+///
+/// # Errors
+/// As [`Feed::open`]; `slot-in-use` while a feed follows it.
+pub async fn drop_slot(options: Options) -> Result<(), FeedError> {
+    off_the_runtime("postgres-drop", move || {
+        let address = Address::parse(&options.url)?;
+        slot::drop(&mut connect(&address, Purpose::Sql, None)?, &options.slot)
+    })
+    .await
+}
+
+/// Does something that blocks on a thread of its own.
+async fn off_the_runtime<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> Result<T, FeedError> + Send + 'static,
+) -> Result<T, FeedError> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    spawn(name, move || {
+        // Nobody waits any more: what was opened is dropped again.
+        let _ = sender.send(work());
+    })?;
+    receiver.await.unwrap_or_else(|error| {
+        Err(FeedError {
+            remedy: Remedy::Retry,
+            code: "ended",
+            message: "the thread that talks to the database panicked".into(),
+            source: Some(error.into()),
+        })
+    })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), FeedError> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(work);
+    spawned.map(|_| ()).map_err(|error| FeedError {
+        remedy: Remedy::Retry,
+        code: "threads",
+        message: format!("no thread could be started: {error}"),
+        source: Some(error.into()),
+    })
+}
+
+/// Opens a connection, which is cut off when everything that is shared stops.
+fn connect(address: &Address, purpose: Purpose, shared: Option<&Shared>) -> Result<Connection, FeedError> {
+    let doing = || format!("connect to {}:{}", address.host, address.port);
+    let connection = Connection::open(address, purpose).map_err(|error| {
+        // Connecting as a replication client needs an attribute of the role.
+        let replication = purpose == Purpose::Replication && error.code() == Some("42501");
+        let mut error = error.into_feed(&doing());
+        if replication {
+            error.message.push_str(&format!("; ALTER ROLE {} REPLICATION", identifier(&address.user)));
+        }
+        error
+    })?;
+    if let Some(shared) = shared {
+        shared.cut_at_stop(connection.closer().map_err(|error| wire::WireError::from(error).into_feed(&doing()))?);
+    }
+    Ok(connection)
+}
+
+fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedError> {
+    let address = Address::parse(&options.url)?;
+    let resumed = checkpoint.map(Mark::read).transpose()?;
+    let shared = Arc::new(Shared::new().map_err(|error| wire::WireError::from(error).into_feed("set up"))?);
+    let mut sql = connect(&address, Purpose::Sql, Some(&shared))?;
+    check_server(&mut sql)?;
+    let mut stream = connect(&address, Purpose::Replication, None)?;
+    let origin = identify(&mut stream, &address, &options)?;
+    slot::settle_publication(&mut sql, &options)?;
+    let (place, slot_is_new) = slot::settle(&mut sql, &options, &origin, resumed.as_ref())?;
+    shared.confirm(match &resumed {
+        Some((_, place)) if !options.repair => place.lsn,
+        _ => place.lsn,
+    });
+
+    let rules = Arc::new(options.rules.clone());
+    let options = Arc::new(options);
+    let mut catalog = Catalog::new(sql, &options.publication, &address.database, rules.clone());
+    let marks = resumed.filter(|_| !options.repair).map(|(mark, _)| mark.tables);
+    let tables = tables(&mut catalog, &options, marks, slot_is_new)?;
+
+    let (reader_tasks, tasks) = std::sync::mpsc::channel();
+    if options.snapshot {
+        let reader = Reader::open(options.clone(), address.clone(), shared.clone())?;
+        spawn("postgres-read", move || reader.run(&tasks))?;
+    }
+    let mut watching =
+        Catalog::new(connect(&address, Purpose::Sql, Some(&shared))?, &options.publication, &address.database, rules);
+    let may_add_tables = options.create_publication
+        && slot::find_publication(&mut watching.connection, &options.publication)
+            .map_err(|error| error.into_feed("look up the publication"))?
+            .is_some_and(|publication| publication.owned && !publication.all_tables);
+    start(&mut stream, &options, place)?;
+    let watcher = Watcher { options: options.clone(), shared: shared.clone(), catalog: watching, may_add_tables };
+    spawn("postgres-watch", move || watcher.run())?;
+    let writer = Writer::new(&origin);
+    let decoder = Decoder::new(options, catalog, shared.clone(), place, tables, writer);
+    let follower = Follower::new(stream, decoder, Reads::new(shared.clone(), reader_tasks), shared.clone());
+    spawn("postgres-log", move || follower.run())?;
+    Ok(Feed { shared })
+}
+
+/// Refuses a server whose log could not be followed.
+fn check_server(sql: &mut Connection) -> Result<(), FeedError> {
+    let stop = |code, message| FeedError { remedy: Remedy::Stop, code, message, source: None };
+    if sql.major_version() < VERSION_MIN {
+        let message = format!("the server is PostgreSQL {}, and {VERSION_MIN} is the oldest", sql.server_version());
+        return Err(stop("version", message));
+    }
+    let rows = sql.query("SHOW wal_level").and_then(|rows| text(&mut one_row(rows)?));
+    let level = rows.map_err(|error| error.into_feed("look at wal_level"))?;
+    if level != "logical" {
+        let message = format!(
+            "wal_level is {level}, and the log tells no rows below logical: ALTER SYSTEM SET wal_level = logical, and \
+             restart the server"
+        );
+        return Err(stop("settings", message));
+    }
+    Ok(())
+}
+
+fn identify(stream: &mut Connection, address: &Address, options: &Options) -> Result<Origin, FeedError> {
+    let rows = stream.query("IDENTIFY_SYSTEM");
+    let read = |rows| {
+        let mut cells = one_row(rows)?;
+        Ok::<_, wire::WireError>((text(&mut cells)?, number(&mut cells)?))
+    };
+    let (system, timeline) = rows.and_then(read).map_err(|error| error.into_feed("identify the server"))?;
+    Ok(Origin { system, timeline, database: address.database.clone(), slot: options.slot.clone() })
+}
+
+/// The tables that are captured, and how far the reading of each is.
+fn tables(
+    catalog: &mut Catalog,
+    options: &Options,
+    marks: Option<Vec<TableMark>>,
+    slot_is_new: bool,
+) -> Result<BTreeMap<u32, TableMark>, FeedError> {
+    let known: BTreeMap<u32, TableMark> = marks.into_iter().flatten().map(|mark| (mark.oid, mark)).collect();
+    let mut tables = BTreeMap::new();
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for table in catalog.published(None).map_err(|error| error.into_feed("look up tables"))? {
+        if table.key.is_none() {
+            if options.skip_tables_without_key {
+                continue;
+            }
+            return Err(table.no_key());
+        }
+        // Refuses names and columns that can't be.
+        let shape = catalog.shape_of(&table)?;
+        let place = format!("{}.{}", table.namespace, table.relation);
+        if let Some(other) = names.insert(shape.table.name.clone(), place.clone()) {
+            return Err(FeedError {
+                remedy: Remedy::Stop,
+                code: "table-refused",
+                message: format!(
+                    "the tables {other} and {place} would both be captured as {}: choose another template for names",
+                    shape.table.name
+                ),
+                source: None,
+            });
+        }
+        let new = || TableMark {
+            oid: table.oid,
+            namespace: table.namespace.clone(),
+            relation: table.relation.clone(),
+            key: shape.table.key.clone(),
+            state: if options.snapshot { ReadState::Waiting } else { ReadState::Following },
+            after: None,
+            late: !slot_is_new,
+            again: false,
+        };
+        tables.insert(table.oid, known.get(&table.oid).cloned().unwrap_or_else(new));
+    }
+    Ok(tables)
+}
+
+/// Begins the stream. A slot that our connection of before still holds becomes free when the server notices.
+fn start(stream: &mut Connection, options: &Options, place: Place) -> Result<(), FeedError> {
+    let sql = format!(
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '2', publication_names {}, streaming 'on')",
+        identifier(&options.slot),
+        place.lsn,
+        // A list of names as identifiers, in a literal of the replication grammar, which knows no E''.
+        format_args!("'{}'", identifier(&options.publication).replace('\'', "''")),
+    );
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match stream.start_replication(&sql) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.code() == Some("55006") && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err(error.into_feed("follow the log")),
+        }
+    }
+}
+
+/// A name as it stands in SQL, for messages.
+fn quoted(name: &str) -> String {
+    literal(name)
+}

@@ -1,0 +1,260 @@
+//! What the feed's threads and its owner share: portions on their way out, rows on their way in, how far things are,
+//! and the bell that wakes the follower.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::Notify;
+
+use super::catalog::Published;
+use super::lsn::Lsn;
+use super::shape::Shape;
+use super::window::Snapshot;
+use super::wire::Closer;
+use crate::change::{Change, Portion};
+use crate::feed::{FeedError, Progress};
+
+/// How many portions wait for their taker.
+const PORTIONS_MAX: usize = 4;
+
+/// What the threads beside the follower tell it.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// A chunk of rows begins that `snapshot` sees, true at `place` and after. `task` is the number of the reading.
+    ChunkBegan { task: u64, snapshot: Snapshot, place: Lsn, shape: Arc<Shape> },
+    /// Rows, and the key of the last of them as the database wrote it.
+    Rows { task: u64, rows: Vec<Change>, last: Vec<String>, bytes: usize },
+    /// The chunk is complete.
+    ChunkEnded { task: u64 },
+    /// So is the table.
+    TableEnded { task: u64 },
+    /// It has been dropped, or is no longer published.
+    TableGone { task: u64 },
+    /// The tables that are published now.
+    Tables(Vec<Published>),
+    /// What a thread died of.
+    Failed(FeedError),
+}
+
+/// All that is shared.
+#[derive(Debug)]
+pub(super) struct Shared {
+    stopping: AtomicBool,
+    confirmed: AtomicU64,
+    task: AtomicU64,
+    bell: OwnedFd,
+    out: Mutex<Out>,
+    /// There is room for portions.
+    room: Condvar,
+    /// There are portions, or the end.
+    ready: Notify,
+    inbox: Mutex<Inbox>,
+    /// The inbox got emptier, the reading was called off, or everything stops.
+    changed: Condvar,
+    pub(super) progress: Mutex<Progress>,
+    closers: Mutex<Vec<Closer>>,
+}
+
+#[derive(Debug, Default)]
+struct Out {
+    portions: VecDeque<Portion>,
+    end: Option<FeedError>,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    said: VecDeque<Said>,
+    bytes: usize,
+}
+
+/// A lock whose holder panicked guards data that is whole all the same: every change of it is a single step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn new() -> std::io::Result<Shared> {
+        Ok(Shared {
+            stopping: AtomicBool::new(false),
+            confirmed: AtomicU64::new(0),
+            task: AtomicU64::new(0),
+            bell: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+            out: Mutex::default(),
+            room: Condvar::new(),
+            ready: Notify::new(),
+            inbox: Mutex::default(),
+            changed: Condvar::new(),
+            progress: Mutex::default(),
+            closers: Mutex::default(),
+        })
+    }
+
+    /// Ends all threads. What waits in a connection other than the follower's is cut off; the follower says good-bye.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.ring();
+        self.room.notify_all();
+        // Under the lock, so that nobody begins to wait between looking and being told.
+        drop(lock(&self.inbox));
+        self.changed.notify_all();
+        for closer in lock(&self.closers).drain(..) {
+            closer.close();
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Has a connection cut off when everything stops.
+    pub(super) fn cut_at_stop(&self, closer: Closer) {
+        lock(&self.closers).push(closer);
+        if self.is_stopping() {
+            self.stop();
+        }
+    }
+
+    pub(super) fn confirm(&self, lsn: Lsn) {
+        self.confirmed.fetch_max(lsn.0, Ordering::SeqCst);
+    }
+
+    pub(super) fn confirmed(&self) -> Lsn {
+        Lsn(self.confirmed.load(Ordering::SeqCst))
+    }
+
+    /// Which reading is the current one; others have been called off.
+    pub(super) fn task(&self) -> u64 {
+        self.task.load(Ordering::SeqCst)
+    }
+
+    /// Calls off the reading of before.
+    pub(super) fn next_task(&self) -> u64 {
+        let task = self.task.fetch_add(1, Ordering::SeqCst) + 1;
+        drop(lock(&self.inbox));
+        self.changed.notify_all();
+        task
+    }
+
+    fn ring(&self) {
+        // It fails when it rings already.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+
+    /// To wait for, beside a socket.
+    pub(super) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    pub(super) fn silence(&self) {
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    }
+
+    /// Whether whoever takes portions waits for one.
+    pub(super) fn is_hungry(&self) -> bool {
+        lock(&self.out).portions.is_empty()
+    }
+
+    /// Hands a portion out, or gives it back if there was no room in time.
+    pub(super) fn offer(&self, portion: Portion, patience: Duration) -> Option<Portion> {
+        let mut out = lock(&self.out);
+        if out.portions.len() >= PORTIONS_MAX {
+            let waited = self
+                .room
+                .wait_timeout_while(out, patience, |out| out.portions.len() >= PORTIONS_MAX && !self.is_stopping());
+            out = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if out.portions.len() >= PORTIONS_MAX {
+                return Some(portion);
+            }
+        }
+        out.portions.push_back(portion);
+        drop(out);
+        self.ready.notify_one();
+        None
+    }
+
+    /// The follower has ended; what waits is still handed out.
+    pub(super) fn end(&self, error: Option<FeedError>) {
+        let mut out = lock(&self.out);
+        out.ended = true;
+        out.end = error;
+        drop(out);
+        self.ready.notify_one();
+    }
+
+    /// The next portion. Cancel-safe: a portion is taken only by returning it.
+    pub(super) async fn take(&self) -> Result<Portion, FeedError> {
+        loop {
+            let notified = self.ready.notified();
+            {
+                let mut out = lock(&self.out);
+                if let Some(portion) = out.portions.pop_front() {
+                    drop(out);
+                    self.room.notify_one();
+                    return Ok(portion);
+                }
+                if out.ended {
+                    return Err(out.end.take().unwrap_or_else(|| FeedError {
+                        remedy: crate::feed::Remedy::Retry,
+                        code: "ended",
+                        message: "the feed has ended; open it again".into(),
+                        source: None,
+                    }));
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// Tells the follower something.
+    pub(super) fn say(&self, said: Said) {
+        let mut inbox = lock(&self.inbox);
+        if let Said::Rows { bytes, .. } = &said {
+            inbox.bytes += bytes;
+        }
+        inbox.said.push_back(said);
+        drop(inbox);
+        self.ring();
+    }
+
+    /// The first thing that was said and not yet taken, if the follower wants it now.
+    pub(super) fn hear(&self, wanted: impl FnOnce(&Said) -> bool) -> Option<Said> {
+        let mut inbox = lock(&self.inbox);
+        if !inbox.said.front().is_some_and(wanted) {
+            return None;
+        }
+        let said = inbox.said.pop_front();
+        if let Some(Said::Rows { bytes, .. }) = &said {
+            inbox.bytes -= bytes;
+            drop(inbox);
+            self.changed.notify_all();
+        }
+        said
+    }
+
+    /// Waits until fewer bytes of rows than that are on their way in. False if the reading was called off or all stops.
+    pub(super) fn wait_for_room(&self, task: u64, bytes_max: usize) -> bool {
+        let mut inbox = lock(&self.inbox);
+        while inbox.bytes > bytes_max && self.goes_on(task) {
+            inbox = self.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(inbox);
+        self.goes_on(task)
+    }
+
+    /// Waits. False if the reading was called off or all stops.
+    pub(super) fn pause(&self, task: Option<u64>, time: Duration) -> bool {
+        let goes_on = || task.map_or(!self.is_stopping(), |task| self.goes_on(task));
+        let inbox = lock(&self.inbox);
+        let _ = self.changed.wait_timeout_while(inbox, time, |_| goes_on());
+        goes_on()
+    }
+
+    pub(super) fn goes_on(&self, task: u64) -> bool {
+        !self.is_stopping() && self.task() == task
+    }
+}

@@ -1,0 +1,278 @@
+//! A table's form: how its rows become images and keys, with the rules over its columns applied. The log's rows and
+//! those that are read from the table go through the same code, so that they come out alike.
+
+use std::sync::Arc;
+
+use super::pgoutput::Cell;
+use super::value::Form;
+use crate::change::{Column, Kind, Table};
+use crate::feed::{FeedError, Remedy};
+use crate::json;
+use crate::rules::{REDACTED, Rules, Treatment};
+
+/// A column as the log or the catalog tells it.
+#[derive(Clone, Debug)]
+pub(super) struct RawColumn {
+    pub(super) name: String,
+    pub(super) form: Form,
+    pub(super) nullable: bool,
+    pub(super) native_type: String,
+}
+
+/// Which table it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TableName<'a> {
+    pub(super) database: &'a str,
+    pub(super) namespace: &'a str,
+    pub(super) relation: &'a str,
+}
+
+/// How rows of a table are written.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) table: Arc<Table>,
+    /// In the order of the values, also those that are left out.
+    columns: Vec<ShapeColumn>,
+    /// Which of the columns the key is, in key order.
+    key: Vec<usize>,
+    rules: Arc<Rules>,
+}
+
+#[derive(Debug)]
+struct ShapeColumn {
+    name: String,
+    /// The member's name and colon as they stand in the image.
+    lead: String,
+    form: Form,
+    treatment: Treatment,
+}
+
+impl Shape {
+    /// `key` names columns, in key order.
+    pub(super) fn new(
+        name: TableName<'_>,
+        columns: Vec<RawColumn>,
+        key: &[String],
+        rules: &Arc<Rules>,
+    ) -> Result<Shape, FeedError> {
+        let TableName { database, namespace, relation } = name;
+        let captured = rules.captured_name(database, namespace, relation);
+        check_captured_name(&captured, namespace, relation)?;
+        let mut places = Vec::with_capacity(key.len());
+        for part in key {
+            let place = columns.iter().position(|column| column.name == *part).ok_or_else(|| {
+                refused(namespace, relation, &format!("its key column `{part}` is not published; publish it"))
+            })?;
+            match rules.treatment(namespace, relation, part) {
+                Treatment::Keep | Treatment::Hash => places.push(place),
+                Treatment::LeaveOut | Treatment::Redact => {
+                    let problem = format!("`{part}` is part of its key and can't be left out or redacted; hash it");
+                    return Err(refused(namespace, relation, &problem));
+                }
+            }
+        }
+        let mut shown = Vec::with_capacity(columns.len());
+        let mut written = Vec::with_capacity(columns.len());
+        for (place, column) in columns.into_iter().enumerate() {
+            let treatment = rules.treatment(namespace, relation, &column.name);
+            let form = if places.contains(&place) { column.form.as_key() } else { column.form };
+            let mut lead = String::new();
+            json::push_string(&mut lead, &column.name);
+            lead.push(':');
+            if treatment != Treatment::LeaveOut {
+                shown.push(Column {
+                    name: column.name.clone(),
+                    kind: if treatment == Treatment::Keep { form.kind() } else { Kind::String },
+                    nullable: column.nullable,
+                    native_type: column.native_type,
+                });
+            }
+            written.push(ShapeColumn { name: column.name, lead, form, treatment });
+        }
+        let table = Table {
+            name: captured,
+            connector: "postgresql",
+            database: database.to_owned(),
+            namespace: namespace.to_owned(),
+            relation: relation.to_owned(),
+            columns: shown,
+            key: key.to_vec(),
+        };
+        Ok(Shape { table: Arc::new(table), columns: written, key: places, rules: rules.clone() })
+    }
+
+    /// How many values a row has.
+    pub(super) fn width(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Names of all columns, also those that are left out of images.
+    pub(super) fn column_names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| column.name.as_str())
+    }
+
+    /// The values of the key's columns as the database wrote them.
+    pub(super) fn raw_key<'t>(&self, cells: &[Cell<'t>]) -> impl Iterator<Item = &'t str> {
+        self.key.iter().filter_map(|&place| match cells[place] {
+            Cell::Text(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    /// The row's key. What `cells` lacks is taken from `old`. None if it is not there at all.
+    pub(super) fn key(&self, cells: &[Cell<'_>], old: Option<&[Cell<'_>]>) -> Option<Vec<String>> {
+        let mut key = Vec::with_capacity(self.key.len());
+        for &place in &self.key {
+            let text = match (cells.get(place)?, old.and_then(|old| old.get(place))) {
+                (Cell::Text(text), _) | (Cell::Unchanged, Some(Cell::Text(text))) => *text,
+                _ => return None,
+            };
+            let column = &self.columns[place];
+            key.push(match column.treatment {
+                Treatment::Hash => self.rules.hash(text),
+                _ => column.form.plain(text).into_owned(),
+            });
+        }
+        Some(key)
+    }
+
+    /// The row as a JSON object. Unchanged values that `cells` does not repeat are taken from `old`; what is not there
+    /// either is named in `unchanged`.
+    pub(super) fn image(&self, cells: &[Cell<'_>], old: Option<&[Cell<'_>]>, unchanged: &mut Vec<String>) -> String {
+        let room = cells.iter().zip(&self.columns).map(|(cell, column)| {
+            column.lead.len()
+                + match cell {
+                    Cell::Text(text) => text.len() + 3,
+                    _ => 5,
+                }
+        });
+        let mut image = String::with_capacity(room.sum::<usize>() + 2);
+        image.push('{');
+        for (place, (cell, column)) in cells.iter().zip(&self.columns).enumerate() {
+            if column.treatment == Treatment::LeaveOut {
+                continue;
+            }
+            let cell = match (cell, old.and_then(|old| old.get(place))) {
+                (Cell::Unchanged, Some(known @ Cell::Text(_))) => known,
+                (cell, _) => cell,
+            };
+            if *cell == Cell::Unchanged {
+                unchanged.push(column.name.clone());
+                continue;
+            }
+            if image.len() > 1 {
+                image.push(',');
+            }
+            image.push_str(&column.lead);
+            match (cell, column.treatment) {
+                (Cell::Text(text), Treatment::Keep) => column.form.write(&mut image, text),
+                (Cell::Text(text), Treatment::Hash) => json::push_string(&mut image, &self.rules.hash(text)),
+                (Cell::Text(_), _) => json::push_string(&mut image, REDACTED),
+                _ => image.push_str("null"),
+            }
+        }
+        image.push('}');
+        image
+    }
+}
+
+fn refused(namespace: &str, relation: &str, problem: &str) -> FeedError {
+    FeedError {
+        remedy: Remedy::Stop,
+        code: "table-refused",
+        message: format!("the table {namespace}.{relation} can't be captured: {problem}, or exclude the table"),
+        source: None,
+    }
+}
+
+/// The engine's rule for names of tables, which stand in paths unquoted.
+fn check_captured_name(captured: &str, namespace: &str, relation: &str) -> Result<(), FeedError> {
+    let allowed = |character: char| character.is_alphanumeric() || matches!(character, '_' | '-' | '.' | '$');
+    if !captured.is_empty() && !captured.starts_with('.') && captured.chars().all(allowed) {
+        return Ok(());
+    }
+    let problem = format!(
+        "it would be captured as `{captured}`, and a name is of letters, digits, `_`, `-`, `.` and `$`, not starting \
+         with `.`; rename it, choose another template for names"
+    );
+    Err(refused(namespace, relation, &problem))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn shape(rules: Rules, key: &[&str]) -> Result<Shape, FeedError> {
+        let column = |name: &str, form| RawColumn {
+            name: name.into(),
+            form,
+            nullable: name != "id",
+            native_type: "some type".into(),
+        };
+        let columns = vec![column("id", Form::Integer), column("mail", Form::Text), column("score", Form::Decimal)];
+        let key: Vec<String> = key.iter().map(|&part| part.to_owned()).collect();
+        let name = TableName { database: "app", namespace: "shop", relation: "users" };
+        Shape::new(name, columns, &key, &Arc::new(rules))
+    }
+
+    const ROW: [Cell<'static>; 3] = [Cell::Text("7"), Cell::Text("a\"b"), Cell::Null];
+
+    #[test]
+    fn a_row_becomes_an_object_in_the_order_of_its_columns() {
+        let shape = shape(Rules::default(), &["id"]).unwrap();
+        let mut unchanged = Vec::new();
+        assert_eq!(shape.image(&ROW, None, &mut unchanged), r#"{"id":7,"mail":"a\"b","score":null}"#);
+        assert!(unchanged.is_empty());
+        assert_eq!(shape.key(&ROW, None).unwrap(), ["7"]);
+        assert_eq!(shape.table.name, "shop.users");
+    }
+
+    #[test]
+    fn unchanged_values_come_from_the_old_row_or_are_named() {
+        let shape = shape(Rules::default(), &["id"]).unwrap();
+        let new = [Cell::Text("7"), Cell::Unchanged, Cell::Text("1.10")];
+        let mut unchanged = Vec::new();
+        assert_eq!(shape.image(&new, None, &mut unchanged), r#"{"id":7,"score":1.10}"#);
+        assert_eq!(unchanged, ["mail"]);
+        unchanged.clear();
+        assert_eq!(shape.image(&new, Some(&ROW), &mut unchanged), r#"{"id":7,"mail":"a\"b","score":1.10}"#);
+        assert!(unchanged.is_empty());
+    }
+
+    #[test]
+    fn columns_are_hidden_before_anything_is_written() {
+        let rules = Rules {
+            exclude_columns: vec!["*.score".into()],
+            redact_columns: vec!["*.mail".into()],
+            hash_columns: vec!["*.id".into()],
+            ..Rules::default()
+        };
+        let hash = rules.hash("7");
+        let shape = shape(rules, &["id"]).unwrap();
+        let image = shape.image(&ROW, None, &mut Vec::new());
+        assert_eq!(image, format!(r#"{{"id":"{hash}","mail":"[redacted]"}}"#));
+        assert_eq!(shape.key(&ROW, None).unwrap(), [hash]);
+        assert_eq!(shape.table.columns.len(), 2);
+        assert_eq!(shape.table.columns[0].kind, Kind::String);
+    }
+
+    #[test]
+    fn a_key_column_is_written_as_a_string_unless_it_is_an_integer() {
+        let shape = shape(Rules::default(), &["score", "id"]).unwrap();
+        let row = [Cell::Text("7"), Cell::Null, Cell::Text("1.10")];
+        assert_eq!(shape.image(&row, None, &mut Vec::new()), r#"{"id":7,"mail":null,"score":"1.10"}"#);
+        assert_eq!(shape.key(&row, None).unwrap(), ["1.10", "7"]);
+    }
+
+    #[test]
+    fn what_cannot_be_captured_is_refused_with_its_name() {
+        let redacted = Rules { redact_columns: vec!["*.id".into()], ..Rules::default() };
+        let error = shape(redacted, &["id"]).unwrap_err();
+        assert!(error.message.contains("shop.users") && error.message.contains("`id`"), "{}", error.message);
+        let named = Rules { name: "{namespace}/{relation}".into(), ..Rules::default() };
+        assert!(shape(named, &["id"]).unwrap_err().message.contains("shop/users"));
+        assert!(shape(Rules::default(), &["gone"]).is_err());
+    }
+}

@@ -1,0 +1,356 @@
+//! The replication slot and the publication: made where they are missing and that is allowed, else checked.
+
+use super::Options;
+use super::catalog::{Candidate, candidates, flag, number, one_row, text};
+use super::checkpoint::{Mark, Origin, Place};
+use super::lsn::Lsn;
+use super::wire::{Connection, WireError, identifier, literal};
+use crate::feed::{FeedError, Remedy};
+
+/// A slot as the server describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) plugin: String,
+    pub(super) database: String,
+    pub(super) active: bool,
+    /// Up to where somebody confirmed.
+    pub(super) confirmed: Lsn,
+    /// How many bytes of log are kept for it.
+    pub(super) retained_bytes: Option<u64>,
+    /// The end of the log.
+    pub(super) newest: Lsn,
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub(super) wal_status: String,
+}
+
+impl Slot {
+    /// Whether the log that it stands for is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        self.wal_status == "lost" || self.wal_status.is_empty()
+    }
+}
+
+/// Looks a slot up.
+pub(super) fn find(connection: &mut Connection, name: &str) -> Result<Option<Slot>, WireError> {
+    let rows = connection.query(&format!(
+        "SELECT coalesce(plugin, ''), coalesce(database, ''), active, coalesce(confirmed_flush_lsn, '0/0'), \
+         pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, pg_current_wal_lsn(), coalesce(wal_status, '') \
+         FROM pg_replication_slots WHERE slot_name = {}",
+        literal(name)
+    ))?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let mut cells = one_row(rows)?;
+    Ok(Some(Slot {
+        plugin: text(&mut cells)?,
+        database: text(&mut cells)?,
+        active: flag(&mut cells)?,
+        confirmed: number(&mut cells)?,
+        retained_bytes: cells.next().flatten().and_then(|bytes| bytes.parse().ok()),
+        newest: number(&mut cells)?,
+        wal_status: text(&mut cells)?,
+    }))
+}
+
+/// Makes a slot. Waits for the transactions that are open now.
+fn create(connection: &mut Connection, name: &str) -> Result<Lsn, FeedError> {
+    let sql = format!("SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput')", literal(name));
+    let made = connection.query(&sql).and_then(|rows| number(&mut one_row(rows)?));
+    made.map_err(|error| {
+        let room = error.code() == Some("53400");
+        let mut error = error.into_feed(&format!("create the replication slot `{name}`"));
+        if room {
+            error.remedy = Remedy::Stop;
+            error.code = "slot-room";
+            error.message.push_str("; ALTER SYSTEM SET max_replication_slots = …, and restart the server");
+        }
+        error
+    })
+}
+
+/// Drops a slot. That it is not there is no error.
+pub(super) fn drop(connection: &mut Connection, name: &str) -> Result<(), FeedError> {
+    let sql = format!(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = {}",
+        literal(name)
+    );
+    connection.query(&sql).map(|_| ()).map_err(|error| error.into_feed(&format!("drop the replication slot `{name}`")))
+}
+
+fn lost(message: String) -> FeedError {
+    FeedError { remedy: Remedy::Repair, code: "slot-lost", message, source: None }
+}
+
+/// What a slot that can no longer be followed means for a person.
+pub(super) fn invalidated(name: &str) -> FeedError {
+    lost(format!(
+        "the server has dropped the log that the replication slot `{name}` needs (wal_status is lost, see \
+         max_slot_wal_keep_size): changes are missing. Repair this source: its tables are read anew and compared"
+    ))
+}
+
+/// Another database than the checkpoint's answers.
+fn another(message: String) -> FeedError {
+    FeedError { remedy: Remedy::Repair, code: "another-database", message, source: None }
+}
+
+/// Finds out where in the log to begin, and makes the slot if there is none and there may be one. Never skips a part of
+/// the log silently: a slot that does not go back to the checkpoint is an error, unless a repair was asked for.
+/// With the place, whether the slot is new.
+pub(super) fn settle(
+    connection: &mut Connection,
+    options: &Options,
+    origin: &Origin,
+    checkpoint: Option<&(Mark, Place)>,
+) -> Result<(Place, bool), FeedError> {
+    let name = &options.slot;
+    if let (Some((mark, _)), false) = (checkpoint, options.repair) {
+        check_origin(&mark.origin, origin)?;
+    }
+    let slot = find(connection, name).map_err(|error| error.into_feed("look up the replication slot"))?;
+    if let Some(slot) = &slot
+        && (slot.plugin != "pgoutput" || slot.database != origin.database)
+    {
+        return Err(FeedError {
+            remedy: Remedy::Stop,
+            code: "slot-foreign",
+            message: format!(
+                "the replication slot `{name}` is of the database `{}` and the plugin `{}`, so it is somebody else's: \
+                 configure another name",
+                slot.database, slot.plugin
+            ),
+            source: None,
+        });
+    }
+    let resumed = checkpoint.filter(|_| !options.repair).map(|(_, place)| *place);
+    match (slot, resumed) {
+        (Some(slot), Some(place)) => {
+            if slot.is_lost() {
+                return Err(invalidated(name));
+            }
+            if slot.confirmed > place.lsn {
+                return Err(lost(format!(
+                    "the replication slot `{name}` is at {}, beyond our position {}: it was advanced or made anew \
+                     behind our back, and changes between them are missing. Repair this source: its tables are read \
+                     anew and compared",
+                    slot.confirmed, place.lsn
+                )));
+            }
+            if slot.newest < place.lsn {
+                return Err(another(format!(
+                    "the database's log ends at {}, before our position {}: it was restored from a backup, or is \
+                     another one. Repair this source: its tables are read anew and compared",
+                    slot.newest, place.lsn
+                )));
+            }
+            Ok((place, false))
+        }
+        (None, Some(place)) => Err(lost(format!(
+            "the replication slot `{name}` is gone, and with it what happened after our position {}. Repair this \
+             source: the slot is made anew, and its tables are read and compared",
+            place.lsn
+        ))),
+        (Some(slot), None) if !slot.is_lost() => Ok((Place { lsn: slot.confirmed, partly: None }, false)),
+        (slot, None) => {
+            if !options.create_slot {
+                return Err(FeedError {
+                    remedy: Remedy::Stop,
+                    code: "slot-missing",
+                    message: format!(
+                        "there is no usable replication slot `{name}`, and making one is switched off: SELECT \
+                         pg_create_logical_replication_slot({}, 'pgoutput')",
+                        literal(name)
+                    ),
+                    source: None,
+                });
+            }
+            if slot.is_some() {
+                drop(connection, name)?;
+            }
+            Ok((Place { lsn: create(connection, name)?, partly: None }, true))
+        }
+    }
+}
+
+fn check_origin(ours: &Origin, theirs: &Origin) -> Result<(), FeedError> {
+    if ours.system != theirs.system {
+        return Err(another(format!(
+            "this is another database system ({}) than the one that was followed ({}). If that is meant, repair this \
+             source: its tables are read anew and compared",
+            theirs.system, ours.system
+        )));
+    }
+    if ours.timeline != theirs.timeline {
+        return Err(another(format!(
+            "the database is on timeline {} and was followed on timeline {}: a standby took over, or it was restored. \
+             Its log may lack what we have, or have what we lack. Repair this source: its tables are read anew and \
+             compared",
+            theirs.timeline, ours.timeline
+        )));
+    }
+    if ours.database != theirs.database || ours.slot != theirs.slot {
+        return Err(another(format!(
+            "the stored position is of the database `{}` and the slot `{}`, but `{}` and `{}` are configured. If that \
+             is meant, repair this source: its tables are read anew and compared",
+            ours.database, ours.slot, theirs.database, theirs.slot
+        )));
+    }
+    Ok(())
+}
+
+/// A publication as the catalog has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Publication {
+    pub(super) owned: bool,
+    pub(super) all_tables: bool,
+    pub(super) all_operations: bool,
+    pub(super) via_root: bool,
+}
+
+/// Looks a publication up.
+pub(super) fn find_publication(connection: &mut Connection, name: &str) -> Result<Option<Publication>, WireError> {
+    let rows = connection.query(&format!(
+        "SELECT pg_has_role(pubowner, 'USAGE'), puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, \
+         pubviaroot FROM pg_publication WHERE pubname = {}",
+        literal(name)
+    ))?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let mut cells = one_row(rows)?;
+    Ok(Some(Publication {
+        owned: flag(&mut cells)?,
+        all_tables: flag(&mut cells)?,
+        all_operations: flag(&mut cells)?,
+        via_root: flag(&mut cells)?,
+    }))
+}
+
+/// The SQL that makes the publication.
+pub(super) fn publication_sql(options: &Options, tables: &[Candidate]) -> String {
+    let name = identifier(&options.publication);
+    let what = if options.publish_all_tables {
+        " FOR ALL TABLES".into()
+    } else if tables.is_empty() {
+        String::new()
+    } else {
+        format!(" FOR TABLE {}", table_list(tables))
+    };
+    format!("CREATE PUBLICATION {name}{what} WITH (publish_via_partition_root = true)")
+}
+
+fn table_list(tables: &[Candidate]) -> String {
+    let names: Vec<String> = tables
+        .iter()
+        .map(|table| format!("{}.{}", identifier(&table.namespace), identifier(&table.relation)))
+        .collect();
+    names.join(", ")
+}
+
+/// Makes or checks the publication, and adds tables that the rules include, if it is ours.
+pub(super) fn settle_publication(connection: &mut Connection, options: &Options) -> Result<(), FeedError> {
+    let name = &options.publication;
+    let found = find_publication(connection, name).map_err(|error| error.into_feed("look up the publication"))?;
+    let Some(publication) = found else {
+        let tables: Vec<Candidate> =
+            candidates(connection, &options.rules).map_err(|error| error.into_feed("look up tables"))?;
+        // PostgreSQL refuses updates of a published table that it has no identity of, so one is never published by us.
+        let (tables, keyless): (Vec<Candidate>, Vec<Candidate>) = tables.into_iter().partition(|table| table.has_key);
+        if !keyless.is_empty() && (!options.skip_tables_without_key || options.publish_all_tables) {
+            return Err(without_key(&keyless));
+        }
+        let sql = publication_sql(options, &tables);
+        if !options.create_publication {
+            return Err(stop_publication(format!(
+                "there is no publication `{name}`, and making one is switched off: {sql}"
+            )));
+        }
+        return connection.query(&sql).map(|_| ()).map_err(|error| {
+            let mut error = error.into_feed(&format!("create the publication `{name}`"));
+            if error.code == "privileges" {
+                error.message.push_str(&format!("; let an owner of the tables (or a superuser) run: {sql}"));
+            }
+            error
+        });
+    };
+    if !publication.all_operations {
+        return Err(stop_publication(format!(
+            "the publication `{name}` leaves out some operations: ALTER PUBLICATION {} SET (publish = 'insert, update, \
+             delete, truncate')",
+            identifier(name)
+        )));
+    }
+    let partitions = publishes_partitioned(connection, name);
+    if !publication.via_root && partitions.map_err(|error| error.into_feed("look up partitions"))? {
+        return Err(stop_publication(format!(
+            "the publication `{name}` tells changes of partitioned tables under the names of their partitions: ALTER \
+             PUBLICATION {} SET (publish_via_partition_root = true)",
+            identifier(name)
+        )));
+    }
+    if options.create_publication && publication.owned && !publication.all_tables {
+        add_tables(connection, options).map_err(|error| error.into_feed("add tables to the publication"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn publishes_partitioned(connection: &mut Connection, name: &str) -> Result<bool, WireError> {
+    let sql = format!(
+        "SELECT FROM pg_publication_tables p JOIN pg_class c ON c.relname = p.tablename \
+         AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = p.schemaname) \
+         WHERE pubname = {} AND c.relispartition LIMIT 1",
+        literal(name)
+    );
+    Ok(!connection.query(&sql)?.is_empty())
+}
+
+/// Adds tables that the rules include and the publication lacks. One without a key waits until it has one, and one that
+/// is not ours until somebody adds it.
+pub(super) fn add_tables(connection: &mut Connection, options: &Options) -> Result<(), WireError> {
+    let published: std::collections::HashSet<(String, String)> = connection
+        .query(&format!(
+            "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = {}",
+            literal(&options.publication)
+        ))?
+        .into_iter()
+        .filter_map(|row| {
+            let mut cells = row.into_iter();
+            Some((cells.next()??, cells.next()??))
+        })
+        .collect();
+    for table in candidates(connection, &options.rules)? {
+        let known = published.contains(&(table.namespace.clone(), table.relation.clone()));
+        if known || !table.owned || !table.has_key {
+            continue;
+        }
+        let list = table_list(std::slice::from_ref(&table));
+        match connection.query(&format!("ALTER PUBLICATION {} ADD TABLE {list}", identifier(&options.publication))) {
+            // Dropped, or added by somebody else, in the meantime.
+            Err(error) if matches!(error.code(), Some("42P01" | "42710")) => {}
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// These tables can't be captured, and the others are not before somebody decides what becomes of these.
+pub(super) fn without_key(tables: &[Candidate]) -> FeedError {
+    let names: Vec<String> = tables.iter().map(|table| format!("{}.{}", table.namespace, table.relation)).collect();
+    FeedError {
+        remedy: Remedy::Stop,
+        code: "no-key",
+        message: format!(
+            "no key tells the rows of these tables apart: {}. Give each a primary key (ALTER TABLE … ADD PRIMARY KEY \
+             (…)), or a unique index over NOT NULL columns as its identity (ALTER TABLE … REPLICA IDENTITY USING INDEX \
+             …), or exclude them",
+            names.join(", ")
+        ),
+        source: None,
+    }
+}
+
+fn stop_publication(message: String) -> FeedError {
+    FeedError { remedy: Remedy::Stop, code: "publication", message, source: None }
+}

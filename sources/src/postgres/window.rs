@@ -1,0 +1,374 @@
+//! Hands a table's rows over from reading to following, without gap or repeat. Pure.
+//!
+//! A chunk of rows is read in a snapshot S of the database and handed out at a later place P of the log, where
+//! everything that S sees has been handed out before. So a row of the chunk is true at P unless a transaction that S
+//! does not see changed it and was handed out before P. The window remembers which rows were changed by whom, from
+//! before S was taken: those rows are dropped from the chunk, because the log has told what they are.
+//!
+//! Nothing is written to the database for this, and no row is compared: PostgreSQL's snapshots say which transactions
+//! they see. The place alone would not do, since a transaction may be in the log before snapshots see it.
+//!
+//! One thing the log does not tell: values stored out of line that did not change. Where such a change is the first
+//! that was heard of a row, the chunk's row has them, and completes it.
+//!
+//! What was handed out before the window began and is not seen by S all the same (a commit that still waits for its
+//! synchronous standby) is known from the last transactions before the window: S is then too early, and another is
+//! taken.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::change::{Action, Change};
+
+/// Which transactions a snapshot sees: `pg_current_snapshot()`, in the 32 bits that the log has of each id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    /// Ids from here on had not been given, or their transactions had not ended.
+    end: u32,
+    /// Below `end`, and not ended.
+    open: Vec<u32>,
+}
+
+impl Snapshot {
+    /// Reads `xmin:xmax:xip,…`.
+    pub(super) fn parse(text: &str) -> Option<Snapshot> {
+        let mut parts = text.split(':');
+        // The log has the lower half of an id; the upper counts how often those came round.
+        let id = |digits: &str| digits.parse::<u64>().ok().map(|id| id as u32);
+        id(parts.next()?)?;
+        let end = id(parts.next()?)?;
+        let open = parts.next()?.split(',').filter(|id| !id.is_empty()).map(id).collect::<Option<_>>()?;
+        Some(Snapshot { end, open })
+    }
+
+    /// Whether it sees what the transaction did, given that the transaction committed.
+    pub(super) fn sees(&self, xid: u32) -> bool {
+        xid.wrapping_sub(self.end).cast_signed() < 0 && !self.open.contains(&xid)
+    }
+}
+
+/// What the log told of a row, last.
+#[derive(Debug)]
+struct Touched {
+    xid: u32,
+    row: Told,
+}
+
+#[derive(Debug)]
+enum Told {
+    /// All of it.
+    Whole,
+    /// That it is gone, and if it is so because it has another key now, which.
+    Gone(Option<Vec<String>>),
+    /// Not its unchanged values, and it may be that nobody knows them.
+    Lacking(Box<Change>),
+}
+
+/// The rows of one table that the log told of while the table is being read.
+#[derive(Debug)]
+pub(super) struct Window {
+    earlier: Vec<u32>,
+    touched: HashMap<Vec<String>, Touched>,
+    emptied: Option<u32>,
+    rows_max: usize,
+    /// A row came to a key that may have been read already, and lacks values that may not have been.
+    moved_incomplete: bool,
+}
+
+impl Window {
+    /// `earlier` are the last transactions that were handed out before; about more rows than `rows_max` nothing is
+    /// remembered.
+    pub(super) fn new(earlier: Vec<u32>, rows_max: usize) -> Window {
+        Window { earlier, touched: HashMap::new(), emptied: None, rows_max, moved_incomplete: false }
+    }
+
+    /// Whether more rows were changed than can be remembered: the chunk must be read anew, with a new window.
+    pub(super) fn is_full(&self) -> bool {
+        self.touched.len() > self.rows_max
+    }
+
+    /// Whether a row moved past the reader incomplete, so that the table must be read once more.
+    pub(super) fn moved_incomplete(&self) -> bool {
+        self.moved_incomplete
+    }
+
+    /// The log told of a row, or of all of them.
+    pub(super) fn note(&mut self, xid: u32, change: &Change) {
+        match change.action {
+            Action::Truncate => {
+                self.emptied = Some(xid);
+                self.touched.clear();
+            }
+            Action::Remove => {
+                self.touched.insert(change.key.clone(), Touched { xid, row: Told::Gone(None) });
+            }
+            Action::Replace => {
+                if let Some(previous) = &change.previous_key {
+                    let moved = Told::Gone(Some(change.key.clone()));
+                    self.touched.insert(previous.clone(), Touched { xid, row: moved });
+                    self.moved_incomplete |= !change.unchanged.is_empty();
+                }
+                let lacking = !change.unchanged.is_empty();
+                let told =
+                    |change: &Change| if lacking { Told::Lacking(Box::new(change.clone())) } else { Told::Whole };
+                match self.touched.entry(change.key.clone()) {
+                    // What was told whole before, is still known whole.
+                    Entry::Occupied(mut entry) if lacking && matches!(entry.get().row, Told::Whole) => {
+                        entry.get_mut().xid = xid;
+                    }
+                    Entry::Occupied(mut entry) => *entry.get_mut() = Touched { xid, row: told(change) },
+                    Entry::Vacant(entry) => {
+                        entry.insert(Touched { xid, row: told(change) });
+                    }
+                }
+            }
+            Action::Read => {}
+        }
+    }
+
+    /// Whether the snapshot misses something that was handed out before the window began.
+    pub(super) fn is_too_early(&self, snapshot: &Snapshot) -> bool {
+        self.earlier.iter().any(|&xid| !snapshot.sees(xid))
+    }
+
+    /// What becomes of a row that was read in this snapshot: it is handed out, completed, or dropped.
+    pub(super) fn judge(&self, snapshot: &Snapshot, read: Change) -> Option<Change> {
+        if self.emptied.is_some_and(|xid| !snapshot.sees(xid)) {
+            return None;
+        }
+        if self.touched.is_empty() {
+            return Some(read);
+        }
+        let mut touched = self.touched.get(&read.key);
+        if touched.is_none_or(|touched| snapshot.sees(touched.xid)) {
+            return Some(read);
+        }
+        // A row may have moved on several times, but never in a circle that only we would run in.
+        for _ in 0..16 {
+            match &touched?.row {
+                Told::Whole | Told::Gone(None) => return None,
+                Told::Gone(Some(next)) => touched = self.touched.get(next),
+                Told::Lacking(told) => return complete(told, &read),
+            }
+        }
+        None
+    }
+
+    /// The chunk is done: what its snapshot sees, later ones see too.
+    pub(super) fn forget(&mut self, snapshot: &Snapshot) {
+        self.touched.retain(|_, touched| !snapshot.sees(touched.xid));
+        if self.emptied.is_some_and(|xid| snapshot.sees(xid)) {
+            self.emptied = None;
+        }
+        self.earlier.clear();
+    }
+}
+
+/// The row as the log told it last, with the values that it did not repeat taken from the row that was read.
+fn complete(told: &Change, read: &Change) -> Option<Change> {
+    let (told_members, read_members) = (members(told.image.as_deref()?)?, members(read.image.as_deref()?)?);
+    let mut image = String::from("{");
+    for column in &told.table.columns {
+        let mut name = String::new();
+        crate::json::push_string(&mut name, &column.name);
+        let find = |members: &[(&str, &str)]| members.iter().position(|member| member.0 == name);
+        let value = match (find(&told_members), find(&read_members)) {
+            (Some(at), _) => told_members[at].1,
+            (None, Some(at)) => read_members[at].1,
+            (None, None) => continue,
+        };
+        if image.len() > 1 {
+            image.push(',');
+        }
+        image.push_str(&name);
+        image.push(':');
+        image.push_str(value);
+    }
+    image.push('}');
+    Some(Change {
+        table: told.table.clone(),
+        action: Action::Read,
+        key: told.key.clone(),
+        image: Some(image),
+        unchanged: Vec::new(),
+        previous_key: None,
+        before: None,
+        position: None,
+        transaction: None,
+        committed_at_ms: None,
+    })
+}
+
+/// The members of an object that we wrote ourselves: names in their quotes, and values.
+fn members(image: &str) -> Option<Vec<(&str, &str)>> {
+    let body = image.strip_prefix('{')?.strip_suffix('}')?;
+    let bytes = body.as_bytes();
+    let mut members = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let name_end = string_end(bytes, at)?;
+        let value_start = name_end + 1;
+        let mut end = value_start;
+        let mut depth = 0;
+        while let Some(&byte) = bytes.get(end) {
+            match byte {
+                b'"' => {
+                    end = string_end(bytes, end)?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                b',' if depth == 0 => break,
+                _ => {}
+            }
+            end += 1;
+        }
+        members.push((&body[at..name_end], &body[value_start..end]));
+        at = end + 1;
+    }
+    Some(members)
+}
+
+fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    loop {
+        match *bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::change::{Column, Kind, Table};
+
+    fn change(action: Action, key: &str, image: &str, unchanged: &[&str]) -> Change {
+        let column =
+            |name: &str| Column { name: name.into(), kind: Kind::String, nullable: true, native_type: "text".into() };
+        Change {
+            table: Arc::new(Table {
+                name: "t".into(),
+                connector: "postgresql",
+                database: "app".into(),
+                namespace: "public".into(),
+                relation: "t".into(),
+                columns: vec![column("id"), column("big"), column("n")],
+                key: vec!["id".into()],
+            }),
+            action,
+            key: vec![key.into()],
+            image: (!image.is_empty()).then(|| image.into()),
+            unchanged: unchanged.iter().map(|&name| name.into()).collect(),
+            previous_key: None,
+            before: None,
+            position: None,
+            transaction: None,
+            committed_at_ms: None,
+        }
+    }
+
+    fn read(key: &str) -> Change {
+        change(Action::Read, key, &format!(r#"{{"id":{key},"big":"a,\"}}","n":1}}"#), &[])
+    }
+
+    fn snapshot(text: &str) -> Snapshot {
+        Snapshot::parse(text).unwrap()
+    }
+
+    fn window() -> Window {
+        Window::new(Vec::new(), 10)
+    }
+
+    #[test]
+    fn a_snapshot_sees_what_had_ended() {
+        let snapshot = snapshot("10:20:10,15");
+        assert!(snapshot.sees(9) && snapshot.sees(19));
+        assert!(!snapshot.sees(10) && !snapshot.sees(15) && !snapshot.sees(20) && !snapshot.sees(21));
+        assert_eq!(Snapshot::parse("10:20"), None);
+        assert_eq!(Snapshot::parse("10:20:x"), None);
+    }
+
+    #[test]
+    fn ids_that_came_round_are_later() {
+        let snapshot = snapshot("4294967290:4294967301:4294967295");
+        assert!(snapshot.sees(4_294_967_294) && snapshot.sees(4));
+        assert!(!snapshot.sees(4_294_967_295) && !snapshot.sees(5));
+    }
+
+    #[test]
+    fn the_log_wins_over_a_snapshot_that_does_not_see_its_change() {
+        let mut window = window();
+        window.note(20, &change(Action::Replace, "1", r#"{"id":1}"#, &[]));
+        window.note(20, &change(Action::Remove, "2", "", &[]));
+        let blind = snapshot("20:20:");
+        assert_eq!(window.judge(&blind, read("1")), None);
+        assert_eq!(window.judge(&blind, read("2")), None);
+        assert_eq!(window.judge(&blind, read("3")), Some(read("3")));
+        let seeing = snapshot("21:21:");
+        assert_eq!(window.judge(&seeing, read("1")), Some(read("1")));
+        window.forget(&seeing);
+        assert_eq!(window.judge(&blind, read("1")), Some(read("1")));
+    }
+
+    #[test]
+    fn a_truncate_drops_everything_that_was_read_before_it() {
+        let mut window = window();
+        window.note(20, &change(Action::Truncate, "", "", &[]));
+        assert_eq!(window.judge(&snapshot("20:20:"), read("1")), None);
+        assert_eq!(window.judge(&snapshot("21:21:"), read("1")), Some(read("1")));
+    }
+
+    #[test]
+    fn a_row_that_was_told_without_its_unchanged_values_is_completed() {
+        let mut window = window();
+        window.note(20, &change(Action::Replace, "1", r#"{"id":1,"n":2}"#, &["big"]));
+        let blind = snapshot("20:20:");
+        let completed = window.judge(&blind, read("1")).unwrap();
+        assert_eq!(completed.image.as_deref(), Some(r#"{"id":1,"big":"a,\"}","n":2}"#));
+        assert_eq!(completed.action, Action::Read);
+        // Told whole once, it is known whole.
+        window.note(21, &change(Action::Replace, "1", r#"{"id":1,"big":"b","n":2}"#, &[]));
+        window.note(22, &change(Action::Replace, "1", r#"{"id":1,"n":3}"#, &["big"]));
+        assert_eq!(window.judge(&blind, read("1")), None);
+        assert!(!window.moved_incomplete());
+    }
+
+    #[test]
+    fn a_row_that_moved_is_completed_under_its_new_key() {
+        let mut window = window();
+        let mut moved = change(Action::Replace, "9", r#"{"id":9,"n":2}"#, &["big"]);
+        moved.previous_key = Some(vec!["1".into()]);
+        window.note(20, &change(Action::Remove, "1", "", &[]));
+        window.note(20, &moved);
+        let completed = window.judge(&snapshot("20:20:"), read("1")).unwrap();
+        assert_eq!(completed.key, ["9"]);
+        assert_eq!(completed.image.as_deref(), Some(r#"{"id":9,"big":"a,\"}","n":2}"#));
+        assert!(window.moved_incomplete());
+    }
+
+    #[test]
+    fn a_snapshot_that_misses_what_was_handed_out_before_is_too_early() {
+        let mut window = Window::new(vec![18, 19], 10);
+        assert!(window.is_too_early(&snapshot("19:20:19")));
+        assert!(!window.is_too_early(&snapshot("20:20:")));
+        window.forget(&snapshot("20:20:"));
+        assert!(!window.is_too_early(&snapshot("19:20:19")));
+    }
+
+    #[test]
+    fn a_window_is_full_beyond_its_limit() {
+        let mut window = window();
+        for key in 0..11 {
+            assert!(!window.is_full());
+            window.note(20, &change(Action::Replace, &key.to_string(), r#"{"id":1}"#, &[]));
+        }
+        assert!(window.is_full());
+    }
+}

@@ -1,0 +1,202 @@
+//! What the engine makes of steps, in memory: rows of tables, compared with the database's own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use cdc_sources::postgres::{Feed, Options};
+use cdc_sources::{Action, Change, Checkpoint, Feed as _, FeedError, Portion, Step};
+use cdc_test_servers::Postgres;
+use serde_json::{Map, Value};
+
+/// Patience with what should take no time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TableModel {
+    pub(crate) rows: BTreeMap<Vec<String>, Map<String, Value>>,
+    /// Values of rows that nobody told.
+    pub(crate) unknown: BTreeSet<(Vec<String>, String)>,
+    /// Keys that were neither read nor changed since reading began; None while nothing is read.
+    unseen: Option<BTreeSet<Vec<String>>>,
+    pub(crate) read_done: bool,
+}
+
+/// Applies steps, and holds the feed to what it promises about them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) tables: BTreeMap<String, TableModel>,
+    described: BTreeMap<String, std::sync::Arc<cdc_sources::Table>>,
+    positions: BTreeSet<String>,
+    removed_before: Option<(Vec<String>, Map<String, Value>)>,
+    /// All changes that were no reads, as text.
+    pub(crate) log: Vec<String>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+impl Model {
+    pub(crate) fn apply(&mut self, portion: &Portion) {
+        for step in &portion.steps {
+            match step {
+                Step::Describe(table) => {
+                    self.described.insert(table.name.clone(), table.clone());
+                }
+                Step::ReadBegan(table) => {
+                    let model = self.tables.entry(table.name.clone()).or_default();
+                    model.unseen = Some(model.rows.keys().cloned().collect());
+                    model.read_done = false;
+                }
+                Step::ReadDone(table) => {
+                    let model = self.tables.entry(table.name.clone()).or_default();
+                    for key in model.unseen.take().expect("reading ended that had begun") {
+                        model.rows.remove(&key);
+                    }
+                    model.read_done = true;
+                }
+                Step::Change(change) => self.change(change),
+            }
+        }
+        self.checkpoint = Some(portion.checkpoint.clone());
+    }
+
+    fn change(&mut self, change: &Change) {
+        let name = &change.table.name;
+        assert_eq!(self.described.get(name), Some(&change.table), "a table is described before its changes");
+        if let Some(position) = &change.position {
+            assert!(self.positions.insert(position.clone()), "{position} came twice");
+            let image = change.image.as_deref().unwrap_or("");
+            self.log.push(format!("{:?} {name} {} {image}", change.action, change.key.join("/")));
+        } else {
+            assert_eq!(change.action, Action::Read);
+        }
+        let model = self.tables.entry(name.clone()).or_default();
+        if let Some(unseen) = &mut model.unseen {
+            if change.action == Action::Truncate {
+                unseen.clear();
+            }
+            unseen.remove(&change.key);
+        }
+        let removed_before = self.removed_before.take();
+        match change.action {
+            Action::Truncate => model.rows.clear(),
+            Action::Remove => {
+                assert!(change.image.is_none());
+                if let Some(row) = model.rows.remove(&change.key) {
+                    self.removed_before = Some((change.key.clone(), row));
+                }
+                model.unknown.retain(|(key, _)| *key != change.key);
+            }
+            Action::Replace | Action::Read => {
+                let image: Map<String, Value> = serde_json::from_str(change.image.as_deref().unwrap()).unwrap();
+                let mut row = Map::new();
+                let old = match &change.previous_key {
+                    Some(previous) => removed_before.filter(|(key, _)| key == previous).map(|(_, row)| row),
+                    None => model.rows.get(&change.key).cloned(),
+                };
+                model.unknown.retain(|(key, _)| *key != change.key);
+                for column in &change.table.columns {
+                    if let Some(value) = image.get(&column.name) {
+                        row.insert(column.name.clone(), value.clone());
+                    } else {
+                        assert!(change.unchanged.contains(&column.name), "{} is missing in {image:?}", column.name);
+                        match old.as_ref().and_then(|old| old.get(&column.name)) {
+                            Some(value) => {
+                                row.insert(column.name.clone(), value.clone());
+                            }
+                            None => {
+                                model.unknown.insert((change.key.clone(), column.name.clone()));
+                            }
+                        }
+                    }
+                }
+                model.rows.insert(change.key.clone(), row);
+            }
+        }
+    }
+
+    /// Rows of a table as JSON objects, in the order of their keys.
+    pub(crate) fn rows(&self, table: &str) -> Vec<Value> {
+        let Some(model) = self.tables.get(table) else { return Vec::new() };
+        assert!(model.unknown.is_empty(), "nobody told {:?}", model.unknown);
+        model.rows.values().cloned().map(Value::Object).collect()
+    }
+
+    /// Whether its rows are the database's.
+    pub(crate) fn equals(&self, server: &Postgres, database: &str, table: &str) -> bool {
+        sorted(self.rows(table)) == database_rows(server, database, table)
+    }
+}
+
+fn sorted(rows: Vec<Value>) -> Vec<String> {
+    // Members in one order, whichever the column had when it came.
+    let mut rows: Vec<String> = rows
+        .into_iter()
+        .map(|row| {
+            let Value::Object(members) = row else { unreachable!() };
+            serde_json::to_string(&members.into_iter().collect::<BTreeMap<_, _>>()).unwrap()
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+fn database_rows(server: &Postgres, database: &str, table: &str) -> Vec<String> {
+    let text = server.psql(database, &format!("SELECT to_jsonb(t) FROM {table} t"));
+    sorted(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+/// Options with short intervals.
+pub(crate) fn options(server: &Postgres, database: &str) -> Options {
+    Options {
+        catalog_interval: Duration::from_millis(200),
+        status_interval: Duration::from_millis(200),
+        checkpoint_interval: Duration::from_millis(200),
+        ..Options::new(server.url(database))
+    }
+}
+
+pub(crate) async fn open(options: &Options, model: &Model) -> Result<Feed, FeedError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Feed::open(options.clone(), model.checkpoint.as_ref()).await {
+            Err(error) if error.remedy == cdc_sources::Remedy::Retry && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Applies and confirms portions until `enough` says so.
+pub(crate) async fn until(feed: &mut Feed, model: &mut Model, mut enough: impl FnMut(&Model) -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !enough(model) {
+        match tokio::time::timeout_at(deadline, feed.next()).await {
+            Ok(portion) => {
+                let portion = portion.unwrap();
+                model.apply(&portion);
+                feed.confirm(&portion.checkpoint);
+            }
+            Err(_) => {
+                panic!("not in time; the end of what came: {:#?}", &model.log[model.log.len().saturating_sub(20)..])
+            }
+        }
+    }
+}
+
+/// Until a row is written to the table `mark`, made here, after everything else.
+pub(crate) async fn until_now(feed: &mut Feed, model: &mut Model, server: &Postgres, database: &str) {
+    let id = server.psql(
+        database,
+        "CREATE TABLE IF NOT EXISTS mark (id serial PRIMARY KEY); SET client_min_messages = error; \
+         INSERT INTO mark DEFAULT VALUES RETURNING id",
+    );
+    until(feed, model, |model| {
+        model.tables.get("public.mark").is_some_and(|table| table.rows.contains_key(&vec![id.trim().to_owned()]))
+            && model.tables.values().all(|table| table.unseen.is_none())
+    })
+    .await;
+}
