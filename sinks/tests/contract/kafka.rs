@@ -218,3 +218,26 @@ async fn check_says_what_is_missing_and_failures_say_why() {
     assert_eq!((failure.index, failure.remedy), (0, Remedy::Retry { after: None }), "{failure}");
     assert!(!sink.check().await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_row_leaves_a_tombstone_with_its_key_in_debeziums_envelopes_alone() {
+    let receiver = KafkaReceiver::with(&[("cdc.items", 1), ("native.items", 1)]);
+    let items = [Item::put(1, "a"), Item::delete(2, "a")];
+    deliver(&mut receiver.sink_with(json!({}), Format::Debezium), &items).await.unwrap();
+    let records = receiver.records("cdc.items");
+    let values: Vec<bool> = records.iter().map(|record| record.payload().is_some()).collect();
+    assert_eq!(values, [true, true, false]);
+    assert!(records.iter().all(|record| record.key() == records[0].key()));
+    deliver(&mut receiver.sink_with(json!({"topic": "native.{table}"}), Format::Native), &items).await.unwrap();
+    assert_eq!(receiver.records("native.items").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_of_cloudevents_are_headers_as_kafkas_binding_spells_them() {
+    let receiver = KafkaReceiver::with(&[("cdc.items", 1)]);
+    deliver(&mut receiver.sink_with(json!({}), Format::CloudEventsBinary), &[Item::put(1, "a")]).await.unwrap();
+    let records = receiver.records("cdc.items");
+    let names: Vec<&str> = records[0].headers().unwrap().iter().map(|header| header.key).collect();
+    assert!(names.contains(&"ce_id") && names.contains(&"ce_specversion"), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with("ce-")), "{names:?}");
+}

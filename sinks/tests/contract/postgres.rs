@@ -94,6 +94,7 @@ fn native_schema(table: &str, version: u32, key: &[&str], columns: &[(&str, Colu
         native_type: Some(native.into()),
     };
     let relation = Relation {
+        source: "pg".into(),
         connector: "postgresql".into(),
         database: "shop".into(),
         namespace: "public".into(),

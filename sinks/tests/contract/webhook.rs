@@ -392,3 +392,24 @@ async fn check_says_what_is_missing() {
     let problems = receiver.sink_with(json!({"url": https}), Format::Native).check().await;
     assert!(problems.len() == 1 && problems[0].contains("TLS"), "{problems:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cloudevents_are_posted_as_each_mode_of_their_binding_says_and_tombstones_are_not_posted() {
+    let receiver = Singles::start().await;
+    let items = [Item::put(1, "a"), Item::delete(2, "a")];
+    for (options, format, content_type) in [
+        (json!({"batch": true}), Format::CloudEvents, "application/cloudevents-batch+json"),
+        (json!({}), Format::CloudEvents, "application/cloudevents+json"),
+        (json!({}), Format::CloudEventsBinary, "application/json"),
+        (json!({}), Format::Debezium, "application/json"),
+    ] {
+        receiver.hook.state.lock().unwrap().taken.clear();
+        let as_array = !options["batch"].is_null();
+        deliver(&mut receiver.sink_with(options, format), &items).await.unwrap();
+        let taken = receiver.taken();
+        assert_eq!(taken.len(), if as_array { 1 } else { 2 }, "{format:?}");
+        assert_eq!(taken[0].headers["content-type"], content_type);
+        assert_eq!(taken[0].headers.contains_key("ce-id"), format == Format::CloudEventsBinary);
+        assert_eq!(taken[0].body.is_array(), as_array);
+    }
+}
