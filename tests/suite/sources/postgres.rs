@@ -122,7 +122,7 @@ fn a_service_that_is_killed_goes_on_without_loss_and_without_repetition() {
         server
     });
     until_equal(&server, &postgres, "public.users", &["id"]);
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = std::collections::HashMap::new();
     let mut after = 0;
     loop {
         let page = server.get(&format!("/events?after={after}&limit=10000&order=asc")).expect(200).json();
@@ -132,7 +132,8 @@ fn a_service_that_is_killed_goes_on_without_loss_and_without_repetition() {
             assert_eq!(sequence, after + 1, "no gap");
             after = sequence;
             if let Some(position) = event["metadata"]["position"].as_str() {
-                assert!(seen.insert(position.to_owned()), "twice: {event}");
+                let earlier = seen.insert(position.to_owned(), event.clone());
+                assert!(earlier.is_none(), "twice: {event}\nand {}", earlier.unwrap_or_default());
             }
         }
         if events.is_empty() {
