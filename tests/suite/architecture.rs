@@ -18,9 +18,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sandbox", &["native_code", "store"]),
     ("guest", &["native_code", "store"]),
     ("ingest", &["metrics", "sandbox", "store"]),
+    ("schemas", &["store"]),
     ("live", &["metrics", "schemas", "selection", "store"]),
     ("readers", &["metrics", "sandbox", "store"]),
-    ("schemas", &["sandbox", "store"]),
     ("source", &["ingest", "metrics", "sandbox", "store"]),
     ("components", &["guest", "ingest", "native_code", "store"]),
     (

@@ -37,11 +37,12 @@ fn imports_and_exports(component: &[u8]) -> (BTreeSet<String>, BTreeSet<String>)
 }
 
 #[test]
-fn the_engine_exports_its_four_interfaces_and_imports_the_store_and_wasi_only() {
+fn the_engine_exports_its_five_interfaces_and_imports_the_store_and_wasi_only() {
     let component = embedded();
     Validator::new_with_features(WasmFeatures::default()).validate_all(&component).expect("it is a valid component");
     let (imports, exports) = imports_and_exports(&component);
-    let expected = ["capture", "query", "snapshot", "subscribe"].map(|name| format!("cdc:engine/{name}@1.0.0"));
+    let expected =
+        ["capture", "follow", "query", "snapshot", "subscribe"].map(|name| format!("cdc:engine/{name}@1.0.0"));
     assert_eq!(exports, BTreeSet::from(expected));
     assert!(imports.contains("cdc:engine/store@1.0.0"), "{imports:?}");
     for import in &imports {

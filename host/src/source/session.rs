@@ -11,10 +11,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::door::{InFlight, Settled};
 use super::feeds::AnyFeed;
+use super::follower::{Phase, Wish, now_ms};
 use super::reading::Readings;
 use super::repair::{Repair, sweep};
 use super::runner::{Backoff, Runner};
-use super::source::{Phase, Wish, now_ms};
 use super::spec::OnMaxRetained;
 use crate::store::StoreError;
 

@@ -71,7 +71,7 @@ fn a_folder_of_a_newer_format_is_refused_and_left_alone() {
     let file = launch.data().segments().pop().unwrap();
     let mut bytes = fs::read(&file).unwrap();
     // The format's version stands behind the magic of eight bytes.
-    assert_eq!(bytes[8..12], 2_u32.to_le_bytes());
+    assert_eq!(bytes[8..12], 3_u32.to_le_bytes());
     bytes[8..12].copy_from_slice(&7_u32.to_le_bytes());
     fs::write(&file, &bytes).unwrap();
     let name = file.file_name().unwrap().to_str().unwrap();
