@@ -22,9 +22,9 @@ mod reading;
 mod repair;
 mod runner;
 mod session;
-mod source;
 mod sources;
 mod spec;
+mod state;
 mod url;
 
 #[cfg(test)]
@@ -34,9 +34,9 @@ mod tests;
 
 pub use error::SourceError;
 pub use farewell::{Farewell, FarewellError};
-pub use source::SourceFigures;
 pub use sources::Sources;
 pub use spec::{OnMaxRetained, SourceSpec, TableSelection};
+pub use state::SourceFigures;
 pub use url::{Secret, SourceKind, SourceUrl, without_password};
 
 use cdc_sources::Finding;

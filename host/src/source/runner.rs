@@ -12,7 +12,7 @@ use super::door::InFlight;
 use super::feeds::Opener;
 use super::kept::Kept;
 use super::session::{Ended, Failure, Session};
-use super::source::{Goal, Phase, Source, Wish};
+use super::state::{Goal, Phase, Source, Wish};
 use crate::ingest::Ingest;
 use crate::store::{Store, StoreError};
 

@@ -14,8 +14,8 @@ use super::feeds::AnyFeed;
 use super::reading::Readings;
 use super::repair::{Repair, sweep};
 use super::runner::{Backoff, Runner};
-use super::source::{Phase, Wish, now_ms};
 use super::spec::OnMaxRetained;
+use super::state::{Phase, Wish, now_ms};
 use crate::store::StoreError;
 
 /// Portions that may wait for the disk at once.

@@ -12,8 +12,8 @@ use super::error::SourceError;
 use super::feeds::Opener;
 use super::kept::Kept;
 use super::runner::Runner;
-use super::source::{Goal, Phase, Source, SourceFigures};
 use super::spec::SourceSpec;
+use super::state::{Goal, Phase, Source, SourceFigures};
 use crate::ingest::Ingest;
 use crate::store::Store;
 
