@@ -17,7 +17,6 @@ mod door;
 mod error;
 mod farewell;
 mod feeds;
-mod follower;
 mod kept;
 mod reading;
 mod repair;
@@ -25,6 +24,7 @@ mod runner;
 mod session;
 mod sources;
 mod spec;
+mod state;
 mod url;
 
 #[cfg(test)]
@@ -34,9 +34,9 @@ mod tests;
 
 pub use error::SourceError;
 pub use farewell::{Farewell, FarewellError};
-pub use follower::SourceFigures;
 pub use sources::Sources;
 pub use spec::{OnMaxRetained, SourceSpec, TableSelection};
+pub use state::SourceFigures;
 pub use url::{Secret, SourceKind, SourceUrl, without_password};
 
 use cdc_sources::Finding;

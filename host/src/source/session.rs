@@ -11,11 +11,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::door::{InFlight, Settled};
 use super::feeds::AnyFeed;
-use super::follower::{Phase, Wish, now_ms};
 use super::reading::Readings;
 use super::repair::{Repair, sweep};
 use super::runner::{Backoff, Runner};
 use super::spec::OnMaxRetained;
+use super::state::{Phase, Wish, now_ms};
 use crate::store::StoreError;
 
 /// Portions that may wait for the disk at once.

@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 
 use super::error::SourceError;
 use super::feeds::Opener;
-use super::follower::{Goal, Phase, Source, SourceFigures};
 use super::kept::Kept;
 use super::runner::Runner;
 use super::spec::SourceSpec;
+use super::state::{Goal, Phase, Source, SourceFigures};
 use crate::ingest::Ingest;
 use crate::store::Store;
 
