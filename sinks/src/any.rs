@@ -12,7 +12,7 @@ use crate::{Event, Failure, Place, Settings, Sink};
 /// A sink of any kind.
 pub enum AnySink {
     /// See [`WebhookSink`].
-    Webhook(WebhookSink),
+    Webhook(Box<WebhookSink>),
     /// See [`RedisSink`].
     Redis(Box<RedisSink>),
     /// See [`NatsSink`].
@@ -29,7 +29,7 @@ impl AnySink {
     /// [`Settings::fits`] has said.
     pub fn open(settings: &Settings, format: Format, place: Place) -> Self {
         match settings {
-            Settings::Webhook(options) => Self::Webhook(WebhookSink::new(options.clone(), format)),
+            Settings::Webhook(options) => Self::Webhook(Box::new(WebhookSink::new(options.clone(), format))),
             Settings::Redis(options) => Self::Redis(Box::new(RedisSink::new(options.clone(), format, place))),
             Settings::Nats(options) => Self::Nats(Box::new(NatsSink::new(options.clone(), format, place))),
             Settings::Kafka(options) => Self::Kafka(Box::new(KafkaSink::new(options.clone(), format))),

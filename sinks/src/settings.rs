@@ -229,7 +229,7 @@ mod tests {
         ] {
             let settings = parse(value.clone());
             assert_eq!(settings.write(), value);
-            assert_eq!(Settings::SINKS.contains(&settings.name()), true);
+            assert!(Settings::SINKS.contains(&settings.name()));
             assert!(!format!("{settings:?}").contains("hunter2"), "{settings:?}");
         }
     }

@@ -138,24 +138,26 @@ async fn a_large_transaction_comes_in_portions_and_goes_on_in_its_middle() {
     assert!(run.model.positions.iter().filter(|position| position.ends_with("/0")).count() == 2);
 }
 
-/// A small load: inserts, updates (of keys too) and deletes, in transactions of several statements.
-fn load(server: &MariaDb, seed: u64, stop: &AtomicBool) {
-    let mut state = seed;
+/// A small load: inserts, updates (of keys too) and deletes, in transactions of several statements. Loads with different
+/// remainders touch different rows, so that they don't lock each other out.
+fn load(server: &MariaDb, remainder: u64, stop: &AtomicBool) {
+    let mut state = remainder;
     let mut random = move |below: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % below
     };
     while !stop.load(Ordering::Relaxed) {
-        let mut sql = String::from("SET SESSION innodb_lock_wait_timeout = 5;\n");
+        let mut sql = String::from("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;\n");
         for _ in 0..20 {
             sql.push_str("BEGIN;\n");
             for _ in 0..=random(4) {
-                let (key, other) = (random(4000), random(4000));
+                let mut key = || random(2000) * 2 + remainder;
+                let (key, other) = (key(), key());
                 sql.push_str(&match random(5) {
                     0 => format!("INSERT IGNORE INTO t VALUES ({key}, 'new {other}', {other});\n"),
                     1 => format!("DELETE FROM t WHERE id = {key};\n"),
                     2 => format!("UPDATE IGNORE t SET id = {other} WHERE id = {key};\n"),
-                    _ => format!("UPDATE t SET n = n + 1, v = 'changed' WHERE id BETWEEN {key} AND {};\n", key + 3),
+                    _ => format!("UPDATE t SET n = n + 1, v = 'changed' WHERE id IN ({key}, {other});\n"),
                 });
             }
             sql.push_str(if random(10) == 0 { "ROLLBACK;\n" } else { "COMMIT;\n" });
@@ -172,16 +174,18 @@ async fn a_table_is_read_while_it_is_written_and_over_restarts_at_any_checkpoint
     ));
     let options = Options { portion_bytes: 4_000, chunk_rows: 150, ..options(&server) };
     let stop = Arc::new(AtomicBool::new(false));
-    let loads: Vec<_> = (1..=2)
-        .map(|seed| {
+    let loads: Vec<_> = (0..2)
+        .map(|remainder| {
             let (server, stop) = (Arc::clone(&server), Arc::clone(&stop));
-            std::thread::spawn(move || load(&server, seed, &stop))
+            std::thread::spawn(move || load(&server, remainder, &stop))
         })
         .collect();
     let mut run = Run::open(&options).await;
     let mut restarts = 0;
     for round in 0_u32.. {
-        run.next().await.unwrap();
+        if let Err(error) = run.next().await {
+            panic!("{error:?}\n{}", server.log());
+        }
         let following = run.feed.progress().tables.iter().any(|table| table.state == TableState::Following);
         if following && restarts >= 8 {
             break;
@@ -533,4 +537,55 @@ async fn a_table_that_comes_while_another_is_read_is_read_too() {
     assert_eq!(run.rows("d.late").len(), 2);
     run.until_following().await;
     assert_eq!(run.rows("d.t").len(), 20_000);
+}
+
+/// Writes an authority's certificate, and one that it gives the server with its key.
+fn certificates(folder: &std::path::Path) {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(folder.join("server.pem"), server.pem()).unwrap();
+    std::fs::write(folder.join("server.key"), key.serialize_pem()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_is_encrypted_and_the_servers_certificate_verified() {
+    let (ours, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    certificates(ours.path());
+    certificates(other.path());
+    let file = |name: &str| ours.path().join(name).display().to_string();
+    let server =
+        MariaDb::with(&[&format!("--ssl-cert={}", file("server.pem")), &format!("--ssl-key={}", file("server.key"))]);
+    server.sql(
+        "",
+        "CREATE DATABASE d; CREATE TABLE d.t (id INT PRIMARY KEY); INSERT INTO d.t VALUES (1);
+         CREATE USER cdc@'%' IDENTIFIED BY 'p' REQUIRE SSL; GRANT SELECT, REPLICATION SLAVE, BINLOG MONITOR ON *.* TO cdc@'%'",
+    );
+    let with = |host: &str, parameters: &str| {
+        let url = format!("mysql://cdc:p@{host}:{}/?{parameters}", server.port());
+        Options { url, ..options(&server) }
+    };
+    let ca = |folder: &tempfile::TempDir| format!("ssl-ca={}", folder.path().join("ca.pem").display());
+    for options in [
+        with("localhost", &format!("ssl-mode=verify-identity&{}", ca(&ours))),
+        with("127.0.0.1", &format!("ssl-mode=verify-identity&ssl-name=localhost&{}", ca(&ours))),
+        with("127.0.0.1", "ssl-mode=required"),
+        with("127.0.0.1", ""),
+    ] {
+        let mut run = Run::open(&options).await;
+        run.until_following().await;
+        assert_eq!(run.rows("d.t").len(), 1);
+    }
+    for (options, code) in [
+        (with("localhost", &format!("ssl-mode=verify-identity&{}", ca(&other))), "tls"),
+        (with("127.0.0.1", &format!("ssl-mode=verify-identity&{}", ca(&ours))), "tls"),
+        (with("127.0.0.1", "ssl-mode=disabled"), "authentication"),
+    ] {
+        let error = Feed::open(options, None).await.unwrap_err();
+        assert_eq!((error.remedy, error.code), (Remedy::Stop, code), "{error:?}");
+    }
 }

@@ -127,7 +127,7 @@ struct CheckSettings {
 /// What `cdc source` does.
 #[derive(Subcommand)]
 enum SourceCommand {
-    /// Remove what a source has left in its database (slot, publication), and forget how far it was read
+    /// Drop the slot that a source has left in its database, and forget how far it was read
     Drop(Configured<DropSettings>),
 }
 

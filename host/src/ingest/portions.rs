@@ -314,14 +314,16 @@ mod tests {
         let (ingest, thread) = start(store.clone(), &OPTIONS);
         let full = ingest.room.clone().try_acquire_many_owned(1_000).unwrap();
         let door = ingest.clone();
-        let waiting = tokio::spawn(async move { follow(&door, written(None, &[("1", 1)], "10")).await });
+        // In a tuple, because the answer is awaited later.
+        let waiting = tokio::spawn(async move { (door.follow(written(None, &[("1", 1)], "10")).await.unwrap(),) });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished(), "there was no room");
         drop(full);
         let document = Document { collection: "c".into(), key: "k".into(), value: Some("v".into()) };
         let (tell, recorded) = oneshot::channel();
         ingest.record_soon(vec![document], Vec::new(), Box::new(move |outcome| tell.send(outcome).unwrap()));
-        waiting.await.unwrap().unwrap();
+        let (receipt,) = waiting.await.unwrap();
+        told(receipt).await.unwrap();
         recorded.await.unwrap().unwrap();
         // The table is the database's: nobody else writes to it.
         let change =

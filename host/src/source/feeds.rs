@@ -1,11 +1,17 @@
 //! The feeds that there are, behind one face. An enum and no trait object: a feed's calls are futures of its own type.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use cdc_sources::{Checkpoint, Feed as _, FeedError, Finding, Portion, Progress, Rules, mysql, postgres};
 
 use super::spec::{SourceSpec, TableSelection};
 use super::url::{Secret, SourceKind};
+
+/// How long a slot may take to be left by a feed that has ended.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is looked whether it has.
+const RELEASE_LOOK: Duration = Duration::from_millis(200);
 
 /// What opens a source's feed, as often as it takes.
 pub(super) enum Opener {
@@ -87,10 +93,21 @@ impl Opener {
         }
     }
 
-    /// Drops what holds log in the database. A binlog is not held by whoever reads it.
+    /// Drops what holds log in the database. A binlog is not held by whoever reads it. Waits a while for whoever follows
+    /// it: a feed that was dropped leaves its connection to the server to notice.
     pub(super) async fn drop_slot(&self) -> Result<(), FeedError> {
         match self {
-            Self::Postgres(options) => postgres::drop_slot((**options).clone()).await,
+            Self::Postgres(options) => {
+                let deadline = Instant::now() + RELEASE_TIMEOUT;
+                loop {
+                    match postgres::drop_slot((**options).clone()).await {
+                        Err(error) if error.code == "slot-in-use" && Instant::now() < deadline => {
+                            tokio::time::sleep(RELEASE_LOOK).await;
+                        }
+                        dropped => return dropped,
+                    }
+                }
+            }
             Self::Mysql(_) => Ok(()),
             #[cfg(test)]
             Self::Scripted(script) => script.drop_slot().await,

@@ -2,7 +2,7 @@
 //!
 //! One document per source in the collection `sources`, under its name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ pub(super) struct Kept {
     pub(super) is_repairing: bool,
     /// Tables whose rows are being read although there are rows here: those that are not read have to go.
     pub(super) unswept: BTreeSet<String>,
+    /// Tables that were not here before the source told of them, and have not been read yet, with their keys: whatever
+    /// rows of them are here, the log has told from the beginning, so none is stale.
+    pub(super) unread: BTreeMap<String, Vec<String>>,
 }
 
 impl Kept {

@@ -10,9 +10,9 @@ use tokio::sync::watch;
 
 use super::door::InFlight;
 use super::feeds::Opener;
+use super::follower::{Goal, Phase, Source, Wish};
 use super::kept::Kept;
 use super::session::{Ended, Failure, Session};
-use super::source::{Goal, Phase, Source, Wish};
 use crate::ingest::Ingest;
 use crate::store::{Store, StoreError};
 

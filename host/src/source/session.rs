@@ -11,10 +11,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::door::{InFlight, Settled};
 use super::feeds::AnyFeed;
+use super::follower::{Phase, Wish, now_ms};
 use super::reading::Readings;
 use super::repair::{Repair, sweep};
 use super::runner::{Backoff, Runner};
-use super::source::{Phase, Wish, now_ms};
 use super::spec::OnMaxRetained;
 use crate::store::StoreError;
 
@@ -89,7 +89,9 @@ pub(super) struct Session<'a> {
     in_flight: &'a mut InFlight,
     feed: AnyFeed,
     readings: Readings,
-    /// Tables that were read in this session.
+    /// Tables that were met, began to be read, and were read in this session.
+    met: HashSet<String>,
+    begun: HashSet<String>,
     read: HashSet<String>,
     repair: Option<Repair>,
     last_transaction: Option<Arc<str>>,
@@ -143,8 +145,19 @@ impl<'a> Session<'a> {
         let feed = opened.map_err(|error| Failure::of_feed(&error, source.name()))?;
         let repair = reads_anew.then(Repair::default);
         tracing::info!(source = source.name(), repair = reads_anew, "the source is connected");
-        let (readings, read) = (Readings::default(), HashSet::new());
-        Ok(Self { runner, in_flight, feed, readings, read, repair, last_transaction: None, has_begun: false })
+        let (readings, met, begun, read) = (Readings::default(), HashSet::new(), HashSet::new(), HashSet::new());
+        Ok(Self {
+            runner,
+            in_flight,
+            feed,
+            readings,
+            met,
+            begun,
+            read,
+            repair,
+            last_transaction: None,
+            has_begun: false,
+        })
     }
 
     /// Until somebody wishes something else.
@@ -180,6 +193,7 @@ impl<'a> Session<'a> {
 
     /// Hands a portion on. One in which a table's reading begins or ends is waited for.
     async fn take(&mut self, portion: Portion, backoff: &mut Backoff) -> Result<(), Failure> {
+        self.meet(&portion).await?;
         let mut read: Vec<Arc<Table>> = Vec::new();
         for at in 0..portion.steps.len() {
             match &portion.steps[at] {
@@ -204,7 +218,30 @@ impl<'a> Session<'a> {
         self.finish_repair().await
     }
 
+    /// Notes tables that are new here before anything of them is.
+    async fn meet(&mut self, portion: &Portion) -> Result<(), Failure> {
+        for step in &portion.steps {
+            let (Step::Describe(table) | Step::ReadBegan(table)) = step else { continue };
+            if self.met.contains(&table.name) {
+                continue;
+            }
+            // What is in flight is of tables that were met.
+            if self.runner.store.view()?.schema(&table.name, None).is_none() {
+                self.runner.keep(|kept| kept.unread.extend([(table.name.clone(), table.key.clone())])).await?;
+            }
+            self.met.insert(table.name.clone());
+        }
+        Ok(())
+    }
+
     async fn reading_begins(&mut self, table: &Table, before: &[Step], backoff: &mut Backoff) -> Result<(), Failure> {
+        let is_first = self.begun.insert(table.name.clone());
+        if is_first && self.repair.is_none() {
+            let kept = self.runner.source.kept.lock().await;
+            if kept.unread.get(&table.name) == Some(&table.key) {
+                return Ok(());
+            }
+        }
         self.settle_all(backoff).await?;
         let view = self.runner.store.view()?;
         let is_of_it = |step: &Step| matches!(step, Step::Change(change) if change.table.name == table.name);
@@ -221,6 +258,9 @@ impl<'a> Session<'a> {
 
     async fn reading_ends(&mut self, table: &Arc<Table>) -> Result<(), Failure> {
         self.read.insert(table.name.clone());
+        if self.runner.source.kept.lock().await.unread.contains_key(&table.name) {
+            self.runner.keep(|kept| kept.unread.retain(|unread, _| *unread != table.name)).await?;
+        }
         if let Some(keys) = self.readings.end(&table.name) {
             let removed = sweep(self.runner, self.in_flight, table, keys).await?;
             if let Some(repair) = &mut self.repair {

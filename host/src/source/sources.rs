@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::error::SourceError;
 use super::feeds::Opener;
+use super::follower::{Goal, Phase, Source, SourceFigures};
 use super::kept::Kept;
 use super::runner::Runner;
-use super::source::{Goal, Phase, Source, SourceFigures};
 use super::spec::SourceSpec;
 use crate::ingest::Ingest;
 use crate::store::Store;

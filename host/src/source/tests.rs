@@ -271,7 +271,7 @@ async fn rows_that_come_after_the_reading_in_the_same_portion_are_kept() {
     let mut steps = read(&users, &["1"]);
     steps.push(Step::Change(change(&users, Action::Replace, "2")));
     let stage = Stage::new(vec![Ok(vec![
-        changes("a", vec![change(&users, Action::Replace, "0"), change(&users, Action::Replace, "1")]),
+        portion("a", read(&users, &["0", "1"])),
         portion("b", steps),
         portion("c", Vec::new()),
     ])]);
@@ -334,7 +334,7 @@ async fn a_table_read_anew_without_a_repair_starts_over_after_a_crash_too() {
         store.clone(),
         spec(),
         Script::new(vec![Ok(vec![
-            changes("a", vec![change(&users, Action::Replace, "1")]),
+            portion("a", read(&users, &["1"])),
             portion("b", read(&users, &["2"]).into_iter().take(3).collect()),
         ])]),
     );
@@ -349,6 +349,57 @@ async fn a_table_read_anew_without_a_repair_starts_over_after_a_crash_too() {
     second.until_confirmed("d").await;
     assert_eq!(second.script.openings(), [(Some("b".into()), true)]);
     assert_eq!(second.rows("users"), ["{\"id\":2,\"v\":\"v2\"}"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_the_log_told_before_a_new_table_was_read_are_no_reason_to_read_it_again() {
+    let users = table("users");
+    let store = MemoryStore::new();
+    let first = Stage::on(
+        store.clone(),
+        spec(),
+        Script::new(vec![Ok(vec![
+            changes("a", vec![change(&users, Action::Replace, "1")]),
+            portion("b", read(&users, &["2"]).into_iter().take(3).collect()),
+        ])]),
+    );
+    first.until_confirmed("b").await;
+    assert!(!first.kept().needs_reading() && first.kept().unread.contains_key("users"));
+    assert_eq!(first.sources.stop(Duration::from_secs(10)).await, 0);
+    drop(first);
+
+    let rest = read(&users, &["3"]).split_off(2);
+    let second = Stage::on(store, spec(), Script::new(vec![Ok(vec![portion("c", rest), portion("d", Vec::new())])]));
+    second.until_confirmed("d").await;
+    assert_eq!(second.script.openings(), [(Some("b".into()), false)], "it goes on where it was");
+    assert_eq!(second.rows("users").len(), 3);
+    assert!(second.kept().unread.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_table_whose_key_changes_before_it_is_read_keeps_no_row_under_the_old_one() {
+    let users = table("users");
+    let mut other = (*users).clone();
+    other.key = vec!["v".into()];
+    let other = Arc::new(other);
+    let row = Change {
+        key: vec!["x".into()],
+        image: Some("{\"id\":1,\"v\":\"x\"}".into()),
+        ..change(&other, Action::Read, "1")
+    };
+    let steps = vec![
+        Step::Describe(other.clone()),
+        Step::ReadBegan(other.clone()),
+        Step::Change(row),
+        Step::ReadDone(other.clone()),
+    ];
+    let stage = Stage::new(vec![Ok(vec![
+        changes("a", vec![change(&users, Action::Replace, "1")]),
+        portion("b", steps),
+        portion("c", Vec::new()),
+    ])]);
+    stage.until_confirmed("c").await;
+    assert_eq!(stage.rows("users"), ["{\"id\":1,\"v\":\"x\"}"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,7 +44,7 @@ pub(super) fn grouped<'a>(template: &Template, events: &[&Event<'a>]) -> Vec<Ste
         if group.needs(&table, event) {
             steps.extend(std::mem::take(&mut group).steps());
         }
-        group.add(&table, *event);
+        group.add(&table, event);
     }
     steps.extend(group.steps());
     steps

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test")]
 
 mod events;
+mod kafka;
 mod nats;
 mod postgres;
 mod receiver;

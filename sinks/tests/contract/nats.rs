@@ -7,7 +7,7 @@ use cdc_test_servers::{Nats, Proxy};
 use serde_json::{Value, json};
 
 use crate::events::{Item, deliver, puts};
-use crate::receiver::{Receiver, place};
+use crate::receiver::{Faults, Receiver, place};
 use crate::suite::contract;
 
 struct NatsReceiver {
@@ -53,7 +53,7 @@ impl Receiver for NatsReceiver {
         Self::with(&[])
     }
 
-    fn proxy(&self) -> &Proxy {
+    fn faults(&self) -> &dyn Faults {
         &self.proxy
     }
 

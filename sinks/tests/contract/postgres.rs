@@ -8,7 +8,7 @@ use cdc_test_servers::{Postgres, Proxy};
 use serde_json::{Value, json};
 
 use crate::events::{Item, deliver, image, items_schema, puts};
-use crate::receiver::{Receiver, place};
+use crate::receiver::{Faults, Receiver, place};
 use crate::suite::contract;
 
 /// A database whose table `items` notes every write.
@@ -53,7 +53,7 @@ impl Receiver for PostgresReceiver {
         receiver
     }
 
-    fn proxy(&self) -> &Proxy {
+    fn faults(&self) -> &dyn Faults {
         &self.proxy
     }
 
@@ -94,6 +94,7 @@ fn native_schema(table: &str, version: u32, key: &[&str], columns: &[(&str, Colu
         native_type: Some(native.into()),
     };
     let relation = Relation {
+        source: "pg".into(),
         connector: "postgresql".into(),
         database: "shop".into(),
         namespace: "public".into(),

@@ -7,6 +7,37 @@ use cdc_test_servers::Proxy;
 
 use crate::events::Item;
 
+/// What goes wrong between a sink and its receiver; see [`Proxy`].
+pub trait Faults {
+    fn refuse(&self);
+    fn hang(&self);
+    fn swallow_answers(&self);
+    fn cut_after(&self, bytes: u64);
+    fn pass(&self);
+}
+
+impl Faults for Proxy {
+    fn refuse(&self) {
+        self.refuse();
+    }
+
+    fn hang(&self) {
+        self.hang();
+    }
+
+    fn swallow_answers(&self) {
+        self.swallow_answers();
+    }
+
+    fn cut_after(&self, bytes: u64) {
+        self.cut_after(bytes);
+    }
+
+    fn pass(&self) {
+        self.pass();
+    }
+}
+
 /// A real receiver behind a proxy of faults.
 pub trait Receiver: Sized {
     /// Whether an event may be there twice after a failure.
@@ -19,8 +50,8 @@ pub trait Receiver: Sized {
     /// Starts it.
     async fn start() -> Self;
 
-    /// What stands before it.
-    fn proxy(&self) -> &Proxy;
+    /// What stands before it, or what it does itself.
+    fn faults(&self) -> &dyn Faults;
 
     /// The settings of a sink that goes through the proxy.
     fn settings(&self, timeout_ms: u32) -> Settings;
@@ -33,33 +64,6 @@ pub trait Receiver: Sized {
 
     /// What was written, in its order: keys and `n` of rows of `items`.
     async fn held(&self) -> Vec<(String, u64)>;
-
-    // Faults, for receivers that no proxy can stand before.
-
-    /// See [`Proxy::refuse`].
-    fn refuse(&self) {
-        self.proxy().refuse();
-    }
-
-    /// See [`Proxy::hang`].
-    fn hang(&self) {
-        self.proxy().hang();
-    }
-
-    /// See [`Proxy::swallow_answers`].
-    fn swallow_answers(&self) {
-        self.proxy().swallow_answers();
-    }
-
-    /// See [`Proxy::cut_after`].
-    fn cut_after(&self, bytes: u64) {
-        self.proxy().cut_after(bytes);
-    }
-
-    /// See [`Proxy::pass`].
-    fn pass(&self) {
-        self.proxy().pass();
-    }
 
     /// A sink in this epoch.
     fn sink(&self, timeout_ms: u32, epoch: u64) -> AnySink {

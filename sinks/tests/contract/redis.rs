@@ -5,7 +5,7 @@ use cdc_test_servers::{Proxy, Redis};
 use serde_json::{Value, json};
 
 use crate::events::{Item, deliver, puts};
-use crate::receiver::{Receiver, place};
+use crate::receiver::{Faults, Receiver, place};
 use crate::suite::contract;
 
 struct RedisReceiver {
@@ -43,7 +43,7 @@ impl Receiver for RedisReceiver {
         Self::with(&[]).await
     }
 
-    fn proxy(&self) -> &Proxy {
+    fn faults(&self) -> &dyn Faults {
         &self.proxy
     }
 
@@ -194,4 +194,15 @@ async fn check_says_what_is_missing() {
     assert!(problems.contains("replica"), "{problems}");
     let failure = deliver(&mut receiver.sink_with(json!({"stream": "x"})), &puts(1, 1, 1)).await.unwrap_err();
     assert!(matches!(failure.remedy, Remedy::Retry { .. }), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_row_is_one_entry_in_every_envelope() {
+    use cdc_rest::envelope::Format;
+    let receiver = RedisReceiver::start().await;
+    for (epoch, &format) in (1..).zip(Format::ALL) {
+        let mut sink = AnySink::open(&receiver.settings(5_000), format, place(epoch));
+        deliver(&mut sink, &[Item::delete(1, "a")]).await.unwrap();
+    }
+    assert_eq!(receiver.entries("cdc.items").len(), Format::ALL.len());
 }

@@ -41,18 +41,18 @@ pub async fn a_large_event_arrives_whole<R: Receiver>() {
 pub async fn a_refused_connection_is_a_failure_and_the_sink_goes_on_later<R: Receiver>() {
     let receiver = R::start().await;
     let mut sink = receiver.sink(2_000, 1);
-    receiver.refuse();
+    receiver.faults().refuse();
     let items = puts(1, 5, 5);
     let failure = deliver(&mut sink, &items).await.unwrap_err();
     assert_eq!((failure.index, failure.remedy), (0, Remedy::Retry { after: None }), "{failure}");
     assert!(!sink.check().await.is_empty());
-    receiver.pass();
+    receiver.faults().pass();
     deliver_stubbornly(&mut sink, &items).await;
-    receiver.refuse();
+    receiver.faults().refuse();
     let more = puts(6, 5, 5);
     let failure = deliver(&mut sink, &more).await.unwrap_err();
     assert_eq!((failure.index, failure.remedy), (0, Remedy::Retry { after: None }), "{failure}");
-    receiver.pass();
+    receiver.faults().pass();
     deliver_stubbornly(&mut sink, &more).await;
     receiver.assert_holds(&[items, more].concat()).await;
 }
@@ -62,7 +62,7 @@ pub async fn a_receiver_that_hangs_is_a_failure_in_time<R: Receiver>() {
     let mut sink = receiver.sink(SHORT_MS, 1);
     let items = puts(1, 20, 20);
     deliver_stubbornly(&mut sink, &items[..5]).await;
-    receiver.hang();
+    receiver.faults().hang();
     for _ in 0..2 {
         let start = Instant::now();
         let failure = deliver(&mut sink, &items[5..]).await.unwrap_err();
@@ -71,7 +71,7 @@ pub async fn a_receiver_that_hangs_is_a_failure_in_time<R: Receiver>() {
         assert_eq!(failure.index, 0, "{failure}");
     }
     // What was held back comes through now, late.
-    receiver.pass();
+    receiver.faults().pass();
     deliver_stubbornly(&mut sink, &items[5..]).await;
     receiver.assert_holds(&items).await;
 }
@@ -81,10 +81,10 @@ pub async fn an_answer_that_is_lost_costs_no_event<R: Receiver>() {
     let mut sink = receiver.sink(3_000, 1);
     let items = puts(1, 40, 40);
     deliver(&mut sink, &items[..10]).await.unwrap();
-    receiver.swallow_answers();
+    receiver.faults().swallow_answers();
     let failure = deliver(&mut sink, &items[10..]).await.unwrap_err();
     assert!(matches!(failure.remedy, Remedy::Retry { .. }), "{failure}");
-    receiver.pass();
+    receiver.faults().pass();
     deliver_stubbornly(&mut sink, &items[10 + failure.index..]).await;
     receiver.assert_holds(&items).await;
 }
@@ -95,12 +95,12 @@ pub async fn a_connection_that_is_cut_in_a_batch_costs_no_event<R: Receiver>() {
     let mut items = Vec::new();
     for (round, bytes) in [1, 150, 900, 5_000, 20_000, 60_000].into_iter().enumerate() {
         let batch = puts(1 + round as u64 * 500, 500, 97);
-        receiver.cut_after(bytes);
+        receiver.faults().cut_after(bytes);
         let done = match deliver(&mut sink, &batch).await {
             Ok(()) => batch.len(),
             Err(failure) => failure.index,
         };
-        receiver.pass();
+        receiver.faults().pass();
         deliver_stubbornly(&mut sink, &batch[done..]).await;
         items.extend(batch);
     }
@@ -181,10 +181,10 @@ pub async fn a_delivery_that_is_dropped_leaves_the_sink_usable<R: Receiver>() {
     let mut sink = receiver.sink(LONG_MS, 1);
     let items = puts(1, 100, 100);
     deliver(&mut sink, &items[..1]).await.unwrap();
-    receiver.hang();
+    receiver.faults().hang();
     let dropped = tokio::time::timeout(Duration::from_millis(100), deliver(&mut sink, &items[1..])).await;
     assert!(dropped.is_err());
-    receiver.pass();
+    receiver.faults().pass();
     deliver_stubbornly(&mut sink, &items[1..]).await;
     receiver.assert_holds(&items).await;
 }
@@ -213,10 +213,10 @@ pub async fn whatever_happens_everything_arrives<R: Receiver>() {
         let batch = puts(items.len() as u64 + 1, 1 + next(60), 31);
         let fault = next(6);
         match fault {
-            0 => receiver.refuse(),
-            1 => receiver.swallow_answers(),
-            2 | 3 => receiver.cut_after(next(4_000)),
-            4 if next(3) == 0 => receiver.hang(),
+            0 => receiver.faults().refuse(),
+            1 => receiver.faults().swallow_answers(),
+            2 | 3 => receiver.faults().cut_after(next(4_000)),
+            4 if next(3) == 0 => receiver.faults().hang(),
             _ => {}
         }
         let mut done = 0;
@@ -230,7 +230,7 @@ pub async fn whatever_happens_everything_arrives<R: Receiver>() {
                 break;
             }
         }
-        receiver.pass();
+        receiver.faults().pass();
         if next(4) == 0 {
             // The service itself is killed, before it noted how far it was.
             sink = receiver.sink(SHORT_MS, 1);

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use crate::events::{Item, deliver, puts};
-use crate::receiver::{Receiver, place};
+use crate::receiver::{Faults, Receiver, place};
 use crate::suite::contract;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -190,7 +190,7 @@ impl Receiver for Singles {
         Self { proxy: Proxy::to(hook.address.port()), hook }
     }
 
-    fn proxy(&self) -> &Proxy {
+    fn faults(&self) -> &dyn Faults {
         &self.proxy
     }
 
@@ -239,8 +239,8 @@ impl Receiver for Arrays {
         Self(Singles::start().await)
     }
 
-    fn proxy(&self) -> &Proxy {
-        self.0.proxy()
+    fn faults(&self) -> &dyn Faults {
+        self.0.faults()
     }
 
     fn settings(&self, timeout_ms: u32) -> Settings {
@@ -381,14 +381,35 @@ async fn a_connection_that_the_receiver_closed_meanwhile_is_made_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_what_is_missing() {
     let receiver = Singles::start().await;
-    receiver.refuse();
+    receiver.faults().refuse();
     let problems = receiver.sink(5_000, 1).check().await;
     assert!(problems.len() == 1 && problems[0].contains("no connection"), "{problems:?}");
-    receiver.pass();
+    receiver.faults().pass();
     let mut sink = receiver.sink_with(json!({"secrets": [{"env": "CDC_SECRET_THAT_NOBODY_SET"}]}), Format::Native);
     let problems = sink.check().await;
     assert!(problems.len() == 1 && problems[0].contains("CDC_SECRET_THAT_NOBODY_SET"), "{problems:?}");
     let https = format!("https://127.0.0.1:{}/hook", receiver.proxy.port());
     let problems = receiver.sink_with(json!({"url": https}), Format::Native).check().await;
     assert!(problems.len() == 1 && problems[0].contains("TLS"), "{problems:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cloudevents_are_posted_as_each_mode_of_their_binding_says_and_tombstones_are_not_posted() {
+    let receiver = Singles::start().await;
+    let items = [Item::put(1, "a"), Item::delete(2, "a")];
+    for (options, format, content_type) in [
+        (json!({"batch": true}), Format::CloudEvents, "application/cloudevents-batch+json"),
+        (json!({}), Format::CloudEvents, "application/cloudevents+json"),
+        (json!({}), Format::CloudEventsBinary, "application/json"),
+        (json!({}), Format::Debezium, "application/json"),
+    ] {
+        receiver.hook.state.lock().unwrap().taken.clear();
+        let as_array = !options["batch"].is_null();
+        deliver(&mut receiver.sink_with(options, format), &items).await.unwrap();
+        let taken = receiver.taken();
+        assert_eq!(taken.len(), if as_array { 1 } else { 2 }, "{format:?}");
+        assert_eq!(taken[0].headers["content-type"], content_type);
+        assert_eq!(taken[0].headers.contains_key("ce-id"), format == Format::CloudEventsBinary);
+        assert_eq!(taken[0].body.is_array(), as_array);
+    }
 }

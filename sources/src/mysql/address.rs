@@ -13,9 +13,7 @@ pub(super) enum SslMode {
     Preferred,
     /// Encrypted; nothing is verified.
     Required,
-    /// Encrypted, and the certificate is of a known CA.
-    VerifyCa,
-    /// The same, and it is for the host's name.
+    /// Encrypted, and the certificate is of a known CA and for the host's name.
     VerifyIdentity,
 }
 
@@ -29,6 +27,8 @@ pub(super) struct Address {
     pub(super) ssl_mode: SslMode,
     /// Certificates of the CAs to trust, PEM. Else the public ones.
     pub(super) ca_file: Option<PathBuf>,
+    /// The name that the certificate must be for, if it is not the host's.
+    pub(super) certificate_name: Option<String>,
 }
 
 // Without the password, which has no place in a log.
@@ -63,6 +63,7 @@ impl Address {
             password: decode(password)?,
             ssl_mode: SslMode::Preferred,
             ca_file: None,
+            certificate_name: None,
         };
         if address.host.is_empty() || address.user.is_empty() {
             return Err("there is no host or no user in it".into());
@@ -76,17 +77,25 @@ impl Address {
                         "disabled" => SslMode::Disabled,
                         "preferred" => SslMode::Preferred,
                         "required" => SslMode::Required,
-                        "verify-ca" => SslMode::VerifyCa,
+                        // The library can't leave out just the name; and a name is known.
+                        "verify-ca" => {
+                            return Err("its ssl-mode verify-ca is not supported; use verify-identity, and name the \
+                                certificate's own name by ssl-name if it is not the host's"
+                                .into());
+                        }
                         "verify-identity" => SslMode::VerifyIdentity,
                         _ => {
-                            let known = "disabled, preferred, required, verify-ca and verify-identity";
+                            let known = "disabled, preferred, required and verify-identity";
                             return Err(format!("its ssl-mode is not known; there are {known}"));
                         }
                     };
                 }
                 "ssl-ca" => address.ca_file = Some(PathBuf::from(value)),
+                "ssl-name" => address.certificate_name = Some(value),
                 // One that is silently ignored could be about security.
-                other => return Err(format!("the parameter {other} is not known; there are ssl-mode and ssl-ca")),
+                other => {
+                    return Err(format!("the parameter {other} is not known; there are ssl-mode, ssl-ca and ssl-name"));
+                }
             }
         }
         Ok(address)
@@ -95,15 +104,19 @@ impl Address {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
     fn a_url_is_taken_apart() {
-        let address =
-            Address::parse("mysql://u%40x:p%3aq@[::1]:3307/shop?ssl-mode=VERIFY_CA&ssl-ca=/a%20b.pem").unwrap();
+        let address = Address::parse(
+            "mysql://u%40x:p%3aq@[::1]:3307/shop?ssl-mode=VERIFY_IDENTITY&ssl-ca=/a%20b.pem&ssl-name=db",
+        )
+        .unwrap();
         assert_eq!((address.user.as_str(), address.password.as_str()), ("u@x", "p:q"));
         assert_eq!((address.host.as_str(), address.port), ("::1", 3307));
-        assert_eq!((address.ssl_mode, address.ca_file.clone()), (SslMode::VerifyCa, Some("/a b.pem".into())));
+        assert_eq!((address.ssl_mode, address.ca_file.clone()), (SslMode::VerifyIdentity, Some("/a b.pem".into())));
         assert!(!format!("{address:?}").contains("p:q"));
         assert_eq!(Address::parse("mariadb://u@h").unwrap().port, 3306);
     }
@@ -115,7 +128,7 @@ mod tests {
             "mysql://h:1",
             "mysql://u:secret@h:x",
             "mysql://u:secret@h?sslmode=x",
-            "mysql://u:secret@h?ssl-mode=x",
+            "mysql://u:secret@h?ssl-mode=verify-ca",
         ] {
             let problem = Address::parse(url).unwrap_err();
             assert!(!problem.contains("secret"), "{problem}");

@@ -133,8 +133,9 @@ impl Follower {
         stop("malformed", message)
     }
 
+    /// Moves on, never back: events that the server makes up for a connection tell places that were passed before.
     fn move_to(&mut self, place: LogPlace) {
-        if place != self.place {
+        if place.order() > self.place.order() {
             self.place = place;
             self.moved();
         }
@@ -233,16 +234,24 @@ impl Follower {
     async fn statement(&mut self, database: &str, text: &str, end: LogPlace) -> Result<(), FeedError> {
         let mut more = false;
         match statement::read(database, text) {
-            Statement::Begin => return Ok(self.transactional(None)),
+            Statement::Begin => {
+                self.transactional(None);
+                return Ok(());
+            }
             Statement::XaFrame => {
                 let xid = text.trim_start().get("XA START".len()..).unwrap_or_default();
                 let xid: String = xid.chars().filter(|character| !character.is_whitespace()).collect();
-                return Ok(self.transactional(Some(xid)));
+                self.transactional(Some(xid));
+                return Ok(());
             }
-            Statement::Commit => return Ok(self.end(end)),
+            Statement::Commit => {
+                self.end(end);
+                return Ok(());
+            }
             Statement::Rollback => {
                 self.taken_back();
-                return Ok(self.end(end));
+                self.end(end);
+                return Ok(());
             }
             Statement::RollbackTo => {
                 self.taken_back();
@@ -537,8 +546,8 @@ impl Follower {
         name: &Name,
         form: &Arc<Form>,
         kind: RowsKind,
-        first: Row,
-        second: Option<Row>,
+        mut first: Row,
+        mut second: Option<Row>,
         place: u64,
         order: Order,
         silent: bool,
@@ -551,9 +560,9 @@ impl Follower {
             );
             stop("row-image", message)
         };
-        let old_key = first.whole_key().ok_or_else(partial)?;
-        let new_key = match &second {
-            Some(second) => Some(second.whole_key().ok_or_else(partial)?),
+        let old_key = first.take_key().ok_or_else(partial)?;
+        let new_key = match &mut second {
+            Some(second) => Some(second.take_key().ok_or_else(partial)?),
             None => None,
         };
         self.note(name, &old_key, order);

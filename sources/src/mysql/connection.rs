@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, SslOpts};
+use mysql_async::{Conn, DriverError, Error, IoError, Opts, OptsBuilder, SslOpts};
 use tokio::time::timeout;
 
 use super::address::{Address, SslMode};
@@ -82,8 +82,7 @@ async fn attempt(address: &Address, tls: bool) -> Result<Conn, Error> {
             ssl = ssl.with_root_certs(vec![file.clone().into()]).with_disable_built_in_roots(true);
         }
         ssl = match address.ssl_mode {
-            SslMode::VerifyIdentity => ssl,
-            SslMode::VerifyCa => ssl.with_danger_skip_domain_validation(true),
+            SslMode::VerifyIdentity => ssl.with_danger_tls_hostname_override(address.certificate_name.clone()),
             _ => ssl.with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true),
         };
         builder = builder.ssl_opts(Some(ssl));
@@ -145,6 +144,12 @@ pub(super) fn failed(doing: &str, error: Error) -> FeedError {
             1049 | 1054 | 1064 | 1146 => (Remedy::Stop, "catalog", "the database is not as it was expected to be"),
             _ => (Remedy::Retry, "server", "the server refused"),
         },
+        Error::Io(IoError::Tls(_)) => {
+            (Remedy::Stop, "tls", "the server's certificate is not one that is trusted; check ssl-mode and ssl-ca")
+        }
+        Error::Io(IoError::Io(problem)) if problem.kind() == std::io::ErrorKind::InvalidData => {
+            (Remedy::Stop, "tls", "the server's certificate is not one that is trusted; check ssl-mode and ssl-ca")
+        }
         Error::Io(_) => (Remedy::Retry, "connection", "the database is away, or the network to it"),
         Error::Driver(DriverError::NoClientSslFlagFromServer) => {
             (Remedy::Stop, "tls", "the server has no TLS; configure it there, or use ssl-mode=disabled")

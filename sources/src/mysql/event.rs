@@ -232,6 +232,8 @@ fn unpack(stream: impl Read, length: u64) -> Result<Vec<u8>, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn bytes(hex: &str) -> Vec<u8> {

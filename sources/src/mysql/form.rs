@@ -83,7 +83,8 @@ impl Form {
         let named = map.columns.iter().all(|column| column.name.is_some());
         // Without names everything hangs on places, so every column must be as the information schema says.
         let fits = |(column, hint)| compatible(column, hint, collations);
-        if !named && !(hinted.len() == map.columns.len() && map.columns.iter().zip(hinted).all(fits)) {
+        let placed = || hinted.len() == map.columns.len() && map.columns.iter().zip(hinted).all(fits);
+        if !named && !placed() {
             return Err(FormProblem::Nameless(full));
         }
         let mut columns = Vec::with_capacity(map.columns.len());

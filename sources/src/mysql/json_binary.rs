@@ -205,6 +205,8 @@ fn opaque(field: u8, bytes: &[u8], out: &mut String) -> Result<(), Malformed> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     fn of(hex: &str) -> Result<String, Malformed> {

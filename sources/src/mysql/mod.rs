@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | `tinyint` … `bigint`, signed or not; `boolean` | number, every digit |
 //! | `decimal` | number as written, zeros after the point kept: `1.10` |
-//! | `float`, `double` | number, the shortest that reads back the same: `0.1`, `1e300` |
+//! | `float`, `double` | number, the shortest that reads back the same: `0.1`, `1`, `1e+300` |
 //! | `bit(n)`, `year` | number |
 //! | `date` | string `2024-02-29`; zero dates as they are: `0000-00-00` |
 //! | `datetime(n)` | string `2024-02-29T12:34:56.120`, n digits of a second |
@@ -74,8 +74,8 @@ use crate::rules::Rules;
 pub struct Options {
     /// Where it is: `mysql://user:password@host:port?ssl-mode=…&ssl-ca=…`. Parts are percent-encoded; the port is 3306
     /// unless said. `ssl-mode` is `disabled`, `preferred` (the default: encrypted if the server can, nothing
-    /// verified), `required`, `verify-ca` or `verify-identity`; `ssl-ca` names a PEM file of the CAs to trust instead
-    /// of the public ones. No default.
+    /// verified), `required` or `verify-identity`; `ssl-ca` names a PEM file of the CAs to trust instead of the public
+    /// ones, `ssl-name` the name that the certificate is for, if it is not the host's. No default.
     pub url: String,
     /// Which tables and columns are captured. Default: every table that is not the server's own.
     pub rules: Rules,

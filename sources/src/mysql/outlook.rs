@@ -74,6 +74,8 @@ fn described(seen: &str, place: &LogPlace) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::mysql::checkpoint::TableLine;
     use crate::mysql::place::Seen;

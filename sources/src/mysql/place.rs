@@ -198,6 +198,8 @@ pub(super) fn write_uuid(out: &mut impl fmt::Write, uuid: &[u8; 16]) -> fmt::Res
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     const A: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";

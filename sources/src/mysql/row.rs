@@ -24,9 +24,9 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The key, if all of it was there.
-    pub(super) fn whole_key(&self) -> Option<Vec<String>> {
-        self.key.iter().cloned().collect()
+    /// Takes the key out of the row, if all of it was there.
+    pub(super) fn take_key(&mut self) -> Option<Vec<String>> {
+        std::mem::take(&mut self.key).into_iter().collect()
     }
 
     /// Takes what this row lacks from another, which is the same row as it was: what the log leaves out of an image

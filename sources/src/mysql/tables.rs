@@ -232,7 +232,9 @@ impl Follower {
             let changed = self.active.as_ref().and_then(|active| active.changed.get(&key));
             let news = changed.is_none_or(|&at| at <= since || at <= low);
             let Some(table) = self.tables.get_mut(&name) else { return Ok(true) };
-            if !hidden {
+            // Where a portion may end.
+            let full = self.step_bytes + image.len() + 64 >= self.options.portion_bytes;
+            if !hidden && (full || at + 1 == count) {
                 table.line.reading = Reading::After(key.clone());
             }
             table.rows_read += 1;
@@ -251,8 +253,8 @@ impl Follower {
                     committed_at_ms: None,
                 }));
             }
-            if at + 1 < count {
-                self.flush_if_full().await?;
+            if full && at + 1 < count {
+                self.flush().await?;
             }
         }
         if chunk.end {

@@ -174,8 +174,8 @@ impl Catalog {
         let attributes = self.attributes(table.oid).map_err(|error| error.into_feed("look up columns"))?;
         let key = table.key.clone().ok_or_else(|| table.no_key())?;
         let listed = |name: &String| table.columns.as_ref().is_none_or(|columns| columns.contains(name));
-        // Version 15 and later list what is published, generated columns only where they are.
-        let generated_are_published = table.columns.is_some();
+        // Before version 18 generated columns are listed as published, and are not in the log.
+        let generated_are_published = table.columns.is_some() && self.connection.major_version() >= 18;
         let chosen: Vec<Attribute> = attributes
             .into_iter()
             .filter(|column| listed(&column.name) && (generated_are_published || !column.generated))

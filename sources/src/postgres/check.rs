@@ -206,7 +206,8 @@ fn publication(
     if fine {
         findings.push(good("publication", format!("the publication {shown} is there")));
     }
-    if !found.all_tables && !(found.owned && options.create_publication) {
+    let complete_by_itself = found.all_tables || (found.owned && options.create_publication);
+    if !complete_by_itself {
         let published: Vec<(String, String)> = sql
             .query(&format!(
                 "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = {}",

@@ -12,7 +12,8 @@
 //! - `transaction`: the next one has been handed out in part: as many of its messages about rows as `done` says.
 //! - `tables`: how far the reading of each is. `after` is the key of the last row that was read, as the database wrote
 //!   it, also where the rules hash it. `late`: it was published while it may have been written to, so its reading waits
-//!   for the transactions of that time. `again`: it is read once more, because a row moved past the reader incomplete.
+//!   for the transactions of that time. `again`: a row moved past
+//!   the reader incomplete, so the reading begins anew after a restart.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

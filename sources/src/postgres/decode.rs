@@ -418,12 +418,24 @@ impl Decoder {
             && *oid == relation
         {
             window.note(current.xid, &change);
+            let lacking = !window.lacking().is_empty();
+            self.mark_lacking(relation, lacking);
         }
-        if current.count < current.skip {
+        if self.current.as_ref().is_some_and(|current| current.count < current.skip) {
             return;
         }
         self.describe(relation, &change.table);
         self.out.push(Step::Change(change));
+    }
+
+    /// Has the next checkpoint say whether rows of the table that is being read lack something.
+    pub(super) fn mark_lacking(&mut self, oid: u32, lacking: bool) {
+        if let Some(mark) = self.tables.get_mut(&oid)
+            && mark.again != lacking
+        {
+            mark.again = lacking;
+            self.tables_changed();
+        }
     }
 
     /// Tells how the table looks from here on, if that was not told already.

@@ -18,8 +18,9 @@ use super::wire::{Connection, WireError, stream_error};
 use crate::change::Portion;
 use crate::feed::FeedError;
 
-/// How long to leave the socket alone while data keep coming.
-const COALESCE: Duration = Duration::from_micros(500);
+/// How long to leave the socket alone while data keep coming, at least and at most.
+const PAUSE_MIN: Duration = Duration::from_micros(200);
+const PAUSE_MAX: Duration = Duration::from_micros(2500);
 
 /// Reads that bring less in a row are a trickle, and are not waited for.
 const BUSY_BYTES: usize = 8 << 10;
@@ -89,6 +90,7 @@ impl Follower {
 
     fn follow(&mut self) -> Result<(), FeedError> {
         let mut busy_bytes = 0;
+        let mut pause = PAUSE_MIN;
         while !self.shared.is_stopping() {
             self.take_frames()?;
             self.take_reads()?;
@@ -101,7 +103,11 @@ impl Follower {
             }
             self.tell_when_due()?;
             if busy_bytes >= BUSY_BYTES {
-                std::thread::sleep(COALESCE);
+                // Shorter where more has come by now than was read, so that the server need not wait; longer where it
+                // has nothing more to send.
+                let behind = self.connection.waiting_bytes() >= 2 * BUSY_BYTES as u64;
+                pause = (if behind { pause * 97 / 100 } else { pause * 105 / 100 }).clamp(PAUSE_MIN, PAUSE_MAX);
+                std::thread::sleep(pause);
             }
             let began = Instant::now();
             match self.fill()? {

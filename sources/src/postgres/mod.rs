@@ -275,10 +275,7 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     let origin = identify(&mut stream, &address, &options)?;
     slot::settle_publication(&mut sql, &options)?;
     let (place, slot_is_new) = slot::settle(&mut sql, &options, &origin, resumed.as_ref())?;
-    shared.confirm(match &resumed {
-        Some((_, place)) if !options.repair => place.lsn,
-        _ => place.lsn,
-    });
+    shared.confirm(place.lsn);
 
     let rules = Arc::new(options.rules.clone());
     let options = Arc::new(options);

@@ -214,8 +214,8 @@ impl Reader {
             self.catalog.connection.query("COMMIT").map_err(|error| error.into_feed(&doing))?;
         }
         let last = !cut_short && rows < *rows_max;
-        if rows > 0 {
-            *rows_max = self.rows_for(bytes / rows);
+        if let Some(bytes_each) = bytes.checked_div(rows) {
+            *rows_max = self.rows_for(bytes_each);
         }
         Ok(if last { Chunk::Last } else { Chunk::More })
     }

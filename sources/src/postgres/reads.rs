@@ -16,8 +16,8 @@ use super::lsn::Lsn;
 use super::queue::{Said, Shared};
 use super::read::Task;
 use super::shape::Shape;
-use super::window::{Snapshot, Window};
-use crate::change::Step;
+use super::window::{Lacking, Snapshot, Window};
+use crate::change::{Change, Step};
 use crate::feed::FeedError;
 
 /// So many changed rows of the table being read are remembered.
@@ -78,14 +78,14 @@ impl Reads {
             | Said::TableEnded { task: of }
             | Said::TableGone { task: of }
                 if of != task => {}
-            Said::ChunkBegan { snapshot, shape, .. } => self.chunk_began(decoder, snapshot, shape)?,
-            Said::Rows { rows, last, .. } => self.rows(decoder, rows, last)?,
+            Said::ChunkBegan { snapshot, shape, .. } => self.chunk_began(decoder, snapshot, shape),
+            Said::Rows { rows, last, .. } => self.rows(decoder, rows, last),
             Said::ChunkEnded { .. } => {
                 if let (Some(chunk), Some((_, window))) = (self.chunk.take(), &mut decoder.window) {
                     window.forget(&chunk.snapshot);
                 }
             }
-            Said::TableEnded { .. } => self.table_ended(decoder)?,
+            Said::TableEnded { .. } => self.table_ended(decoder),
             Said::TableGone { .. } => {
                 if let Some(oid) = self.reading.take() {
                     decoder.tables.remove(&oid);
@@ -114,10 +114,10 @@ impl Reads {
             self.read_anew(decoder, oid);
         }
         if std::mem::take(&mut decoder.reshaped) {
-            self.restart(decoder)?;
+            self.restart(decoder);
         }
         if decoder.window.as_ref().is_some_and(|(_, window)| window.is_full()) {
-            self.restart(decoder)?;
+            self.restart(decoder);
         }
         Ok(())
     }
@@ -213,6 +213,11 @@ impl Reads {
                 mark.state = ReadState::Waiting;
                 mark.after = None;
             }
+            if mark.again {
+                // Which rows lacked something was known before the restart only.
+                mark.again = false;
+                mark.after = None;
+            }
             mark.key.clone_from(&shape.table.key);
             if mark.state == ReadState::Waiting {
                 mark.state = ReadState::Reading;
@@ -220,102 +225,83 @@ impl Reads {
             }
             decoder.tables_changed();
         }
-        self.start(decoder, oid);
+        self.start(decoder, oid, Lacking::default());
         Ok(true)
     }
 
     /// Has the reader go on after the last row that was handed out, in a new window.
-    fn start(&mut self, decoder: &mut Decoder, oid: u32) {
+    fn start(&mut self, decoder: &mut Decoder, oid: u32, lacking: Lacking) {
         let Some(mark) = decoder.tables.get(&oid) else { return };
         self.chunk = None;
         // The window begins before the reader takes its snapshot.
-        decoder.window = Some((oid, Window::new(decoder.recent(), WINDOW_ROWS_MAX)));
+        decoder.window = Some((oid, Window::new(decoder.recent(), WINDOW_ROWS_MAX, lacking)));
         let task = Task { number: self.shared.next_task(), oid, after: mark.after.clone(), late: mark.late };
         // A reader that died has said why.
         let _ = self.reader.send(task);
     }
 
-    fn restart(&mut self, decoder: &mut Decoder) -> Result<(), FeedError> {
-        self.keep_incomplete(decoder);
+    fn restart(&mut self, decoder: &mut Decoder) {
         if let Some(oid) = self.reading {
-            self.start(decoder, oid);
-        }
-        Ok(())
-    }
-
-    /// Remembers beyond the window that a row moved past the reader incomplete.
-    fn keep_incomplete(&self, decoder: &mut Decoder) {
-        let Some((oid, window)) = &decoder.window else { return };
-        if window.moved_incomplete()
-            && let Some(mark) = decoder.tables.get_mut(oid)
-            && !mark.again
-        {
-            mark.again = true;
-            decoder.tables_changed();
+            let lacking = decoder.window.take().map(|(_, window)| window.into_lacking()).unwrap_or_default();
+            self.start(decoder, oid, lacking);
         }
     }
 
-    fn chunk_began(&mut self, decoder: &mut Decoder, snapshot: Snapshot, shape: Arc<Shape>) -> Result<(), FeedError> {
-        let Some(oid) = self.reading else { return Ok(()) };
+    fn chunk_began(&mut self, decoder: &mut Decoder, snapshot: Snapshot, shape: Arc<Shape>) {
+        let Some(oid) = self.reading else { return };
         if decoder.window.as_ref().is_some_and(|(_, window)| window.is_too_early(&snapshot)) {
             // Whoever waits for its standby is waited for, without being asked all the time.
             std::thread::sleep(std::time::Duration::from_millis(10));
-            return self.restart(decoder);
+            self.restart(decoder);
+            return;
         }
         if decoder.tables.get(&oid).is_some_and(|mark| mark.key != shape.table.key) {
             self.read_anew(decoder, oid);
-            return Ok(());
+            return;
         }
         decoder.describe(oid, &shape.table);
         self.chunk = Some(Chunk { snapshot, shape });
-        Ok(())
     }
 
-    fn rows(
-        &mut self,
-        decoder: &mut Decoder,
-        rows: Vec<crate::change::Change>,
-        last: Vec<String>,
-    ) -> Result<(), FeedError> {
-        let (Some(oid), Some(chunk)) = (self.reading, &self.chunk) else { return Ok(()) };
+    fn rows(&mut self, decoder: &mut Decoder, rows: Vec<Change>, last: Vec<String>) {
+        let (Some(oid), Some(chunk)) = (self.reading, &self.chunk) else { return };
         // The log may have described another form since the chunk began; its rows are of the chunk's.
         decoder.describe(oid, &chunk.shape.table);
         *decoder.rows_read.entry(oid).or_default() += rows.len() as u64;
-        if let Some((_, window)) = &decoder.window {
+        if let Some((_, window)) = &mut decoder.window {
             for row in rows {
                 if let Some(row) = window.judge(&chunk.snapshot, row) {
                     decoder.out.push(Step::Change(row));
                 }
             }
-        }
-        self.keep_incomplete(decoder);
-        if let Some(mark) = decoder.tables.get_mut(&oid) {
-            mark.after = Some(last);
+            let lacking = !window.lacking().is_empty();
+            if let Some(mark) = decoder.tables.get_mut(&oid) {
+                mark.after = Some(last);
+                mark.again = lacking;
+            }
         }
         decoder.tables_changed();
-        Ok(())
     }
 
-    fn table_ended(&mut self, decoder: &mut Decoder) -> Result<(), FeedError> {
-        self.keep_incomplete(decoder);
-        let Some(oid) = self.reading else { return Ok(()) };
-        let Some(mark) = decoder.tables.get_mut(&oid) else { return Ok(()) };
+    fn table_ended(&mut self, decoder: &mut Decoder) {
+        let Some(oid) = self.reading else { return };
+        let mut lacking = decoder.window.take().map(|(_, window)| window.into_lacking()).unwrap_or_default();
+        let Some(mark) = decoder.tables.get_mut(&oid) else { return };
         mark.after = None;
         mark.late = false;
-        if std::mem::take(&mut mark.again) {
+        if !lacking.is_empty() {
+            lacking.read_once();
+            self.start(decoder, oid, lacking);
             decoder.tables_changed();
-            // What is known by now is known whole; a window of its own for what moves from here on.
-            self.start(decoder, oid);
-            return Ok(());
+            return;
         }
+        mark.again = false;
         mark.state = ReadState::Following;
-        decoder.window = None;
         self.reading = None;
         self.settled = false;
         if let Some(table) = decoder.described(oid) {
             decoder.out.push(Step::ReadDone(table));
         }
         decoder.tables_changed();
-        Ok(())
     }
 }

@@ -75,7 +75,7 @@ impl Shape {
         let mut written = Vec::with_capacity(columns.len());
         for (place, column) in columns.into_iter().enumerate() {
             let treatment = rules.treatment(namespace, relation, &column.name);
-            let form = if places.contains(&place) { column.form.as_key() } else { column.form };
+            let form = if places.contains(&place) { column.form.into_key() } else { column.form };
             let mut lead = String::new();
             json::push_string(&mut lead, &column.name);
             lead.push(':');

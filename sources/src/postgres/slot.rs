@@ -123,7 +123,8 @@ pub(super) fn settle(
             source: None,
         });
     }
-    let resumed = checkpoint.filter(|_| !options.repair).map(|(_, place)| *place);
+    let resumed = checkpoint.filter(|(mark, place)| !options.repair || goes_on(slot.as_ref(), origin, mark, *place));
+    let resumed = resumed.map(|(_, place)| *place);
     match (slot, resumed) {
         (Some(slot), Some(place)) => {
             if slot.is_lost() {
@@ -171,6 +172,13 @@ pub(super) fn settle(
             Ok((Place { lsn: create(connection, name)?, partly: None }, true))
         }
     }
+}
+
+/// Whether the log can be followed from the checkpoint on. A repair then goes on there: what was captured does not come
+/// again.
+fn goes_on(slot: Option<&Slot>, origin: &Origin, mark: &Mark, place: Place) -> bool {
+    let is_within = |slot: &Slot| !slot.is_lost() && slot.confirmed <= place.lsn && place.lsn <= slot.newest;
+    check_origin(&mark.origin, origin).is_ok() && slot.is_some_and(is_within)
 }
 
 fn check_origin(ours: &Origin, theirs: &Origin) -> Result<(), FeedError> {
@@ -353,4 +361,26 @@ pub(super) fn without_key(tables: &[Candidate]) -> FeedError {
 
 fn stop_publication(message: String) -> FeedError {
     FeedError { remedy: Remedy::Stop, code: "publication", message, source: None }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn another_system_or_timeline_is_told_apart() {
+        let ours = Origin { system: "7301".into(), timeline: 1, database: "app".into(), slot: "cdc".into() };
+        assert!(check_origin(&ours, &ours).is_ok());
+        for theirs in [
+            Origin { system: "7302".into(), ..ours.clone() },
+            Origin { timeline: 2, ..ours.clone() },
+            Origin { database: "other".into(), ..ours.clone() },
+            Origin { slot: "other".into(), ..ours.clone() },
+        ] {
+            let error = check_origin(&ours, &theirs).unwrap_err();
+            assert_eq!((error.remedy, error.code), (Remedy::Repair, "another-database"));
+        }
+    }
 }

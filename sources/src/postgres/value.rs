@@ -67,7 +67,7 @@ impl Form {
     }
 
     /// Of a column of the key: an integer or a string.
-    pub(super) fn as_key(self) -> Form {
+    pub(super) fn into_key(self) -> Form {
         match self {
             Form::Boolean | Form::Decimal | Form::Json | Form::Array { .. } => Form::Text,
             other => other,
@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn a_key_is_an_integer_or_a_string() {
-        assert_eq!(Form::Decimal.as_key(), Form::Text);
-        assert_eq!(Form::Integer.as_key(), Form::Integer);
-        assert_eq!(Form::TimestampTz.as_key().plain("2024-01-02 03:04:05+00"), "2024-01-02T03:04:05Z");
+        assert_eq!(Form::Decimal.into_key(), Form::Text);
+        assert_eq!(Form::Integer.into_key(), Form::Integer);
+        assert_eq!(Form::TimestampTz.into_key().plain("2024-01-02 03:04:05+00"), "2024-01-02T03:04:05Z");
     }
 }

@@ -9,14 +9,16 @@
 //! they see. The place alone would not do, since a transaction may be in the log before snapshots see it.
 //!
 //! One thing the log does not tell: values stored out of line that did not change. Where such a change is the first
-//! that was heard of a row, the chunk's row has them, and completes it.
+//! that was heard of a row, the chunk's row has them, and completes it. If such a change gives the row another key, it
+//! may pass the reader: it counts as lacking until it is told whole or read, and while a row lacks something the table
+//! is read once more for its sake.
 //!
 //! What was handed out before the window began and is not seen by S all the same (a commit that still waits for its
 //! synchronous standby) is known from the last transactions before the window: S is then too early, and another is
 //! taken.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use crate::change::{Action, Change};
 
@@ -71,15 +73,35 @@ pub(super) struct Window {
     touched: HashMap<Vec<String>, Touched>,
     emptied: Option<u32>,
     rows_max: usize,
-    /// A row came to a key that may have been read already, and lacks values that may not have been.
-    moved_incomplete: bool,
+    lacking: Lacking,
+    /// The row that the change before removed was lacking.
+    removed_lacking: bool,
+}
+
+/// Rows that came to keys that may have been read already, with values that nobody may know.
+#[derive(Debug, Default)]
+pub(super) struct Lacking {
+    rows: HashSet<Vec<String>>,
+    /// Every other row is known whole: the table is read for these rows only.
+    others_are_whole: bool,
+}
+
+impl Lacking {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The table has been read to its end.
+    pub(super) fn read_once(&mut self) {
+        self.others_are_whole = true;
+    }
 }
 
 impl Window {
     /// `earlier` are the last transactions that were handed out before; about more rows than `rows_max` nothing is
     /// remembered.
-    pub(super) fn new(earlier: Vec<u32>, rows_max: usize) -> Window {
-        Window { earlier, touched: HashMap::new(), emptied: None, rows_max, moved_incomplete: false }
+    pub(super) fn new(earlier: Vec<u32>, rows_max: usize, lacking: Lacking) -> Window {
+        Window { earlier, touched: HashMap::new(), emptied: None, rows_max, lacking, removed_lacking: false }
     }
 
     /// Whether more rows were changed than can be remembered: the chunk must be read anew, with a new window.
@@ -87,26 +109,39 @@ impl Window {
         self.touched.len() > self.rows_max
     }
 
-    /// Whether a row moved past the reader incomplete, so that the table must be read once more.
-    pub(super) fn moved_incomplete(&self) -> bool {
-        self.moved_incomplete
+    /// The rows that lack something.
+    pub(super) fn lacking(&self) -> &Lacking {
+        &self.lacking
+    }
+
+    /// The same, for the window that follows this one.
+    pub(super) fn into_lacking(self) -> Lacking {
+        self.lacking
     }
 
     /// The log told of a row, or of all of them.
     pub(super) fn note(&mut self, xid: u32, change: &Change) {
+        let removed_lacking = std::mem::take(&mut self.removed_lacking);
         match change.action {
             Action::Truncate => {
                 self.emptied = Some(xid);
                 self.touched.clear();
+                self.lacking.rows.clear();
             }
             Action::Remove => {
+                self.removed_lacking = self.lacking.rows.remove(&change.key);
                 self.touched.insert(change.key.clone(), Touched { xid, row: Told::Gone(None) });
             }
             Action::Replace => {
                 if let Some(previous) = &change.previous_key {
                     let moved = Told::Gone(Some(change.key.clone()));
                     self.touched.insert(previous.clone(), Touched { xid, row: moved });
-                    self.moved_incomplete |= !change.unchanged.is_empty();
+                    if !change.unchanged.is_empty() && (removed_lacking || !self.lacking.others_are_whole) {
+                        self.lacking.rows.insert(change.key.clone());
+                    }
+                }
+                if change.unchanged.is_empty() {
+                    self.lacking.rows.remove(&change.key);
                 }
                 let lacking = !change.unchanged.is_empty();
                 let told =
@@ -132,7 +167,13 @@ impl Window {
     }
 
     /// What becomes of a row that was read in this snapshot: it is handed out, completed, or dropped.
-    pub(super) fn judge(&self, snapshot: &Snapshot, read: Change) -> Option<Change> {
+    pub(super) fn judge(&mut self, snapshot: &Snapshot, read: Change) -> Option<Change> {
+        let judged = self.judge_by_log(snapshot, read)?;
+        let was_lacking = !self.lacking.rows.is_empty() && self.lacking.rows.remove(&judged.key);
+        (was_lacking || !self.lacking.others_are_whole).then_some(judged)
+    }
+
+    fn judge_by_log(&self, snapshot: &Snapshot, read: Change) -> Option<Change> {
         if self.emptied.is_some_and(|xid| !snapshot.sees(xid)) {
             return None;
         }
@@ -283,7 +324,7 @@ mod tests {
     }
 
     fn window() -> Window {
-        Window::new(Vec::new(), 10)
+        Window::new(Vec::new(), 10, Lacking::default())
     }
 
     #[test]
@@ -337,7 +378,7 @@ mod tests {
         window.note(21, &change(Action::Replace, "1", r#"{"id":1,"big":"b","n":2}"#, &[]));
         window.note(22, &change(Action::Replace, "1", r#"{"id":1,"n":3}"#, &["big"]));
         assert_eq!(window.judge(&blind, read("1")), None);
-        assert!(!window.moved_incomplete());
+        assert!(window.lacking().is_empty());
     }
 
     #[test]
@@ -350,12 +391,34 @@ mod tests {
         let completed = window.judge(&snapshot("20:20:"), read("1")).unwrap();
         assert_eq!(completed.key, ["9"]);
         assert_eq!(completed.image.as_deref(), Some(r#"{"id":9,"big":"a,\"}","n":2}"#));
-        assert!(window.moved_incomplete());
+        assert!(window.lacking().is_empty());
+    }
+
+    #[test]
+    fn a_row_that_moved_past_the_reader_is_read_once_more_and_the_others_are_not() {
+        let mut window = window();
+        let moved = |from: &str, to: &str| {
+            let mut moved = change(Action::Replace, to, &format!(r#"{{"id":{to},"n":2}}"#), &["big"]);
+            moved.previous_key = Some(vec![from.into()]);
+            [change(Action::Remove, from, "", &[]), moved]
+        };
+        moved("9", "1").iter().for_each(|change| window.note(20, change));
+        assert!(!window.lacking().is_empty());
+        let mut lacking = window.into_lacking();
+        lacking.read_once();
+        let mut window = Window::new(Vec::new(), 10, lacking);
+        // It moves on, and another row moves that is known whole.
+        moved("1", "2").iter().for_each(|change| window.note(21, change));
+        moved("5", "6").iter().for_each(|change| window.note(21, change));
+        let seeing = snapshot("22:22:");
+        assert_eq!(window.judge(&seeing, read("6")), None);
+        assert_eq!(window.judge(&seeing, read("2")), Some(read("2")));
+        assert!(window.lacking().is_empty());
     }
 
     #[test]
     fn a_snapshot_that_misses_what_was_handed_out_before_is_too_early() {
-        let mut window = Window::new(vec![18, 19], 10);
+        let mut window = Window::new(vec![18, 19], 10, Lacking::default());
         assert!(window.is_too_early(&snapshot("19:20:19")));
         assert!(!window.is_too_early(&snapshot("20:20:")));
         window.forget(&snapshot("20:20:"));

@@ -44,6 +44,12 @@ const SETTINGS: [(&str, &str); 9] = [
 /// Frames larger than this are no frames: PostgreSQL's own limit is 1 GiB.
 const MAX_FRAME_BYTES: usize = 1 << 30;
 
+/// The receive buffer (which Linux doubles) for a server on the same machine. The server sends each row's message by
+/// itself. While the window is open that is a packet each, and while it is closed the messages are appended to what
+/// waits, which costs half as much: so the window is small, and `follow.rs` reads so that it is closed most of the time.
+/// Much smaller than a packet of the loopback interface (64 KiB) it would stall.
+const NEARBY_WINDOW_BYTES: usize = 40_000;
+
 /// What goes wrong on a connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WireError {
@@ -371,6 +377,11 @@ impl Connection {
             let (tag, body) = self.receive()?;
             match tag {
                 b'W' => {
+                    let socket = self.stream.socket();
+                    if socket.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
+                        rustix::net::sockopt::set_socket_recv_buffer_size(socket, NEARBY_WINDOW_BYTES)
+                            .map_err(io::Error::from)?;
+                    }
                     self.stream.socket().set_nonblocking(true)?;
                     return Ok(());
                 }
@@ -487,6 +498,11 @@ impl Connection {
             self.input.truncate(usual);
             self.input.shrink_to_fit();
         }
+    }
+
+    /// How many bytes wait in the socket.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        rustix::io::ioctl_fionread(self.stream.socket()).unwrap_or(0)
     }
 
     /// The socket, to wait on.

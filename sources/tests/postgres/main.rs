@@ -4,3 +4,5 @@
 mod model;
 mod reading;
 mod streaming;
+mod trouble;
+mod values;

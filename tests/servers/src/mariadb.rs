@@ -145,6 +145,8 @@ impl MariaDb {
 fn server(folder: &Path) -> Command {
     let mut command = Command::new(binaries::find("mariadbd"));
     command.arg("--no-defaults").arg("--datadir").arg(folder.join("data"));
+    // A server that starts removes temporary tables from its folder for them; in a shared one, those of others.
+    command.arg("--tmpdir").arg(folder);
     if getuid().is_root() {
         command.arg("--user=root");
     }

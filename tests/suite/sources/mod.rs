@@ -29,7 +29,15 @@ fn status(server: &Server, name: &str) -> Value {
 
 /// Waits until a source is in this state.
 fn until_state(server: &Server, name: &str, state: &str) -> Value {
-    until(&format!("source {name} to be {state}"), || Some(status(server, name)).filter(|now| now["state"] == state))
+    let mut asked = 0;
+    until(&format!("source {name} to be {state}"), || {
+        let now = status(server, name);
+        asked += 1;
+        if asked % 2_000 == 0 {
+            eprintln!("source {name} is not {state} yet: {now}");
+        }
+        (now["state"] == state).then_some(now)
+    })
 }
 
 /// Waits until a source follows and all its tables have been read.

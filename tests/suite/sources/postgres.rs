@@ -122,7 +122,7 @@ fn a_service_that_is_killed_goes_on_without_loss_and_without_repetition() {
         server
     });
     until_equal(&server, &postgres, "public.users", &["id"]);
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = std::collections::HashMap::new();
     let mut after = 0;
     loop {
         let page = server.get(&format!("/events?after={after}&limit=10000&order=asc")).expect(200).json();
@@ -132,7 +132,8 @@ fn a_service_that_is_killed_goes_on_without_loss_and_without_repetition() {
             assert_eq!(sequence, after + 1, "no gap");
             after = sequence;
             if let Some(position) = event["metadata"]["position"].as_str() {
-                assert!(seen.insert(position.to_owned()), "twice: {event}");
+                let earlier = seen.insert(position.to_owned(), event.clone());
+                assert!(earlier.is_none(), "twice: {event}\nand {}", earlier.unwrap_or_default());
             }
         }
         if events.is_empty() {
@@ -290,15 +291,31 @@ fn a_paused_source_takes_nothing_and_then_everything() {
 
 #[test]
 fn a_budget_of_retained_log_can_save_the_database() {
-    let postgres = Postgres::start();
+    let postgres = Postgres::with(&[("max_prepared_transactions", "2")]);
     postgres.psql("postgres", &format!("{USERS} INSERT INTO users VALUES (1, 'Ada', 1);"));
+    // A transaction that stays open keeps the log from its beginning on, whoever follows it.
+    let hold = |id: u32| {
+        let open = format!("BEGIN; INSERT INTO users VALUES ({id}, 'open', 1); PREPARE TRANSACTION 'open';");
+        let more = "UPDATE users SET name = repeat('x', 1000) WHERE id = 1";
+        postgres.psql("postgres", &format!("{open} {more}; {more}; {more};"));
+    };
     let server = shop_with(&postgres, "max-retained-bytes = \"1KiB\"\non-max-retained = \"drop-slot\"").start();
+    until_following(&server, "shop");
+    hold(2);
     let stopped = until_state(&server, "shop", "stopped");
     assert_eq!((&stopped["code"], &stopped["retainedBudget"]), (&json!("slot-lost"), &json!(1024)), "{stopped}");
     assert_eq!(slots(&postgres), "", "the slot is gone");
+    // The way back.
+    postgres.psql("postgres", "ROLLBACK PREPARED 'open'");
+    server.post("/sources/shop/repair", "").expect(200);
+    until_following(&server, "shop");
+    until_equal(&server, &postgres, "public.users", &["id"]);
+    drop(server);
 
     // By default it is only said.
-    let server = shop_with(&postgres, "max-retained-bytes = \"1KiB\"").start();
+    let server = shop_with(&postgres, "slot = \"other\"\nmax-retained-bytes = \"1KiB\"").start();
+    until_following(&server, "shop");
+    hold(3);
     let over =
         until("the budget to be passed", || Some(status(&server, "shop")).filter(|now| now["overBudget"] == true));
     assert_eq!(over["state"], "following", "{over}");

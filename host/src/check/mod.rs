@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn findings_read_as_plain_words_with_what_to_run() {
-        assert_eq!(report().text(), include_str!("check-golden.txt"));
+        assert_eq!(report().text(), include_str!("golden.txt"));
         assert!(report().is_missing_something());
     }
 
