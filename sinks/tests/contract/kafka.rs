@@ -110,7 +110,7 @@ impl Receiver for KafkaReceiver {
         let brokers = self.cluster.bootstrap_servers();
         let brokers: Vec<&str> = brokers.split(',').collect();
         // A producer waits for its brokers to come back until time is up.
-        let settings = json!({"sink": "kafka", "brokers": brokers, "timeoutMs": timeout_ms.min(3_000)});
+        let settings = json!({"sink": "kafka", "brokers": brokers, "timeoutMs": timeout_ms.clamp(1_500, 3_000)});
         Settings::parse(&settings).unwrap()
     }
 
