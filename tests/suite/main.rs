@@ -6,6 +6,7 @@
 
 mod architecture;
 mod bad_input;
+mod chaos;
 mod component_contract;
 mod crash;
 mod engine_component;

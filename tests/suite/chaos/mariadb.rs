@@ -99,7 +99,11 @@ fn a_bank_in_mariadb_survives_kills_of_service_database_and_sink_with_every_row_
     for (table, columns) in TABLES {
         let shown = columns.iter().map(|column| format!("IFNULL(`{column}`, '')")).collect::<Vec<_>>().join(", '|', ");
         let wanted = bank.0.sql("bank", &format!("SELECT CONCAT({shown}) FROM {table} ORDER BY id"));
-        let replicated = replica.psql("postgres", &format!("SELECT {} FROM {table} ORDER BY id", columns.join(", ")));
+        // PostgreSQL has no type for MariaDB's `datetime`, so the replica keeps the text of the event.
+        let of_replica: Vec<_> =
+            columns.iter().map(|column| if *column == "at" { "replace(at, 'T', ' ')" } else { column }).collect();
+        let replicated =
+            replica.psql("postgres", &format!("SELECT {} FROM {table} ORDER BY id", of_replica.join(", ")));
         assert_same(&format!("the replica of {table}"), &wanted, &replicated);
         assert_same(&format!("the row state of {table}"), &wanted, &row_state(&server, table, columns));
     }
