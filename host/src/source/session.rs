@@ -53,7 +53,11 @@ impl Failure {
         let mut message = error.message.clone();
         let mut cause = std::error::Error::source(error);
         while let Some(found) = cause {
-            message = format!("{message}: {found}");
+            // Many an error repeats what lies behind it.
+            let told = found.to_string();
+            if !message.contains(&told) {
+                message = format!("{message}: {told}");
+            }
             cause = found.source();
         }
         match error.remedy {

@@ -160,7 +160,9 @@ pub(super) fn failed(doing: &str, error: Error) -> FeedError {
         Error::Url(_) => (Remedy::Stop, "configuration", "check the connection URL"),
         _ => (Remedy::Retry, "connection", "the connection broke"),
     };
-    FeedError { remedy, code, message: format!("{error} (while {doing}): {advice}"), source: Some(Box::new(error)) }
+    // The library says so at each of its layers.
+    let told = error.to_string().replace("Input/output error: ", "");
+    FeedError { remedy, code, message: format!("{told} (while {doing}): {advice}"), source: Some(Box::new(error)) }
 }
 
 /// An error that somebody must do something about.
