@@ -57,7 +57,11 @@ pub(super) fn check<P: Ord + std::fmt::Debug>(server: &Server, place: impl Fn(&s
             if let Some(id) = id {
                 let before = event.get("before").cloned();
                 if let Some(known) = rows.get(&(table.clone(), id.clone())) {
-                    assert_eq!(known.as_ref(), before.as_ref(), "event {sequence} of {table} {id} begins where it ended");
+                    assert_eq!(
+                        known.as_ref(),
+                        before.as_ref(),
+                        "event {sequence} of {table} {id} begins where it ended"
+                    );
                 }
                 rows.insert((table, id), event.get("after").cloned());
             }

@@ -25,7 +25,10 @@ impl Bank {
         let bank = Bank(Postgres::start());
         let init = bank.pgbench(&["--initialize", "--scale=1", "--quiet"]).status().unwrap();
         assert!(init.success());
-        bank.0.psql("postgres", "ALTER TABLE pgbench_history ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY");
+        bank.0.psql(
+            "postgres",
+            "ALTER TABLE pgbench_history ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        );
         bank
     }
 
