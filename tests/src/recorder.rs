@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 /// The server; it ends with the test.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub struct Recorder {
 struct Shared {
     batches: Mutex<Vec<Vec<u64>>>,
     requests: Mutex<Vec<String>>,
+    arrivals: Mutex<Vec<Instant>>,
     is_down: AtomicBool,
 }
 
@@ -60,6 +62,11 @@ impl Recorder {
         self.shared.requests.lock().unwrap().clone()
     }
 
+    /// When each request had come whole.
+    pub fn arrivals(&self) -> Vec<Instant> {
+        self.shared.arrivals.lock().unwrap().clone()
+    }
+
     /// From now on, or no longer, everything is answered with 503 and forgotten.
     pub fn set_down(&self, is_down: bool) {
         self.shared.is_down.store(is_down, Ordering::SeqCst);
@@ -99,6 +106,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
         let answer = if shared.is_down.load(Ordering::SeqCst) {
             "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned()
         } else {
+            shared.arrivals.lock().unwrap().push(Instant::now());
             shared.requests.lock().unwrap().push(format!("{method} {target}"));
             if let Some((_, to)) = target.split_once("/redirect?") {
                 format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")

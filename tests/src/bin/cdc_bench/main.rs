@@ -5,6 +5,7 @@
 //! shown and is no failure of the run; a request that is not answered as it should be is one.
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be taken as meant shall stop the run")]
 
+mod databases;
 mod engine;
 mod machine;
 mod peer;
@@ -22,7 +23,7 @@ use std::time::Duration;
 type Measure = fn(Scale, &mut table::Table);
 
 /// What can be measured by itself: its name, what it is, and how.
-const PARTS: [(&str, &str, Measure); 11] = [
+const PARTS: [(&str, &str, Measure); 17] = [
     ("engine", "the engine as a component", engine::measure),
     ("writes", "writes", writes::measure),
     ("starts", "starts and idle memory", starts::measure),
@@ -34,6 +35,12 @@ const PARTS: [(&str, &str, Measure); 11] = [
     ("many", "many subscriptions", subscribers::measure_many),
     ("filter", "a filter's cost", subscribers::measure_filter),
     ("fresh", "fresh guests", subscribers::measure_fresh),
+    ("postgres", "a slot of PostgreSQL drained", databases::measure_drain),
+    ("mariadb", "a binary log of MariaDB drained", databases::measure_mariadb),
+    ("reading", "a table of PostgreSQL read at first", databases::measure_reading),
+    ("large", "one large transaction", databases::measure_large),
+    ("commit", "from a commit in PostgreSQL to a handler", databases::measure_commit),
+    ("sinks", "from PostgreSQL to other systems", databases::measure_sinks),
 ];
 
 /// How much is measured.
@@ -58,6 +65,10 @@ struct Scale {
     /// Batches that a filter sees.
     filter_batches: u32,
     fresh_guests: u32,
+    /// Changes that wait in a database.
+    database_changes: u64,
+    /// How often they are drained by both sides.
+    database_rounds: usize,
 }
 
 const FULL: Scale = Scale {
@@ -74,6 +85,8 @@ const FULL: Scale = Scale {
     subscriptions: 50,
     filter_batches: 10_000,
     fresh_guests: 1_000,
+    database_changes: 1_000_000,
+    database_rounds: 3,
 };
 
 /// Proves that the benchmark still runs; its figures mean little.
@@ -91,6 +104,8 @@ const QUICK: Scale = Scale {
     subscriptions: 10,
     filter_batches: 100,
     fresh_guests: 100,
+    database_changes: 10_000,
+    database_rounds: 1,
 };
 
 fn main() {

@@ -1,0 +1,267 @@
+//! PostgreSQL in: a slot drained, a table read, one large transaction; beside `pg_recvlogical`, `COPY` and Debezium's engine.
+
+use std::process::Command;
+use std::time::Duration;
+
+use cdc_test_servers::Postgres;
+use cdc_tests::harness::{Launch, repository};
+use cdc_tests::latency::median;
+
+use super::{Drained, configured, drain, follow_once, per_second, rate, timed, wait};
+use crate::Scale;
+use crate::table::{Table, grouped, mib};
+
+const DATABASE: &str = "postgres";
+
+/// A table of rows like the other parts', and procedures that change it in transactions of a given size.
+const TABLE: &str = "\
+    CREATE TABLE changes (id bigint PRIMARY KEY, name text NOT NULL, email text NOT NULL, balance numeric(12,2) NOT NULL, \
+      active boolean NOT NULL, created timestamptz NOT NULL); \
+    CREATE PROCEDURE fill(first bigint, rows bigint, per_transaction bigint) LANGUAGE plpgsql AS $$ BEGIN \
+      FOR at IN first .. first + rows - 1 BY per_transaction LOOP \
+        INSERT INTO changes SELECT id, 'User number ' || id, 'user' || id || '@example.com', id / 100.0, id % 2 = 0, \
+          timestamptz '2024-01-01' + id * interval '1 second' \
+          FROM generate_series(at, least(at + per_transaction, first + rows) - 1) AS id; \
+        COMMIT; \
+      END LOOP; END $$; \
+    CREATE PROCEDURE touch(first bigint, rows bigint, per_transaction bigint) LANGUAGE plpgsql AS $$ BEGIN \
+      FOR at IN first .. first + rows - 1 BY per_transaction LOOP \
+        UPDATE changes SET balance = balance + 1 \
+          WHERE id BETWEEN at AND least(at + per_transaction, first + rows) - 1; \
+        COMMIT; \
+      END LOOP; END $$;";
+
+/// Drains slots that were prepared alike: into our log, by `pg_recvlogical` to nowhere, and by Debezium's engine.
+pub(crate) fn measure_drain(scale: Scale, table: &mut Table) {
+    let changes = scale.database_changes;
+    let mut bench = Followed::start(&[]);
+    let mut of_hundreds = (0.0, 0);
+    for per_transaction in [100, 10_000] {
+        let sides = bench.rounds(scale, |bench, first| bench.call("fill", first, changes, per_transaction));
+        let (ours, peer) = (median(&sides.ours), median(&sides.peer));
+        table.against_peer(
+            &format!(
+                "PostgreSQL: {} inserts of a slot, {} a transaction, durable (peer: pg_recvlogical)",
+                grouped(changes as f64),
+                grouped(per_transaction as f64)
+            ),
+            format!("{}, {} at most", rate(ours), mib(sides.peak_bytes)),
+            rate(peer),
+            ours / peer,
+            1.2,
+        );
+        if per_transaction == 100 {
+            of_hundreds = (ours, sides.peak_bytes);
+        }
+    }
+    let sides = bench.rounds(Scale { database_rounds: 1, ..scale }, |bench, _| bench.call("touch", 1, changes, 100));
+    let (ours, peer) = (median(&sides.ours), median(&sides.peer));
+    table.note(
+        "the same with updates of one column, 100 a transaction",
+        format!("{}, {} at most", rate(ours), mib(sides.peak_bytes)),
+        &format!("{}, ratio {:.2}", rate(peer), ours / peer),
+    );
+    bench.against_debezium(changes, of_hundreds, table);
+}
+
+/// Reads a table that is there before the source begins, beside `COPY … TO STDOUT` to nowhere.
+pub(crate) fn measure_reading(scale: Scale, table: &mut Table) {
+    let rows = scale.database_changes;
+    let postgres = Postgres::start();
+    postgres.psql(DATABASE, TABLE);
+    postgres.psql(DATABASE, &format!("CALL fill(1, {rows}, {rows}); VACUUM (FREEZE, ANALYZE) changes"));
+    let (mut ours, mut peer, mut peak) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..scale.database_rounds {
+        let copied = timed(client(&postgres, "psql").args(["--command", "COPY changes TO STDOUT", DATABASE]));
+        peer.push(per_second(rows, copied));
+        let read = drain(&source(&postgres), rows);
+        ours.push(per_second(rows, read.took));
+        peak = peak.max(read.peak_bytes);
+        forget(&postgres);
+    }
+    let (ours, peer) = (median(&ours), median(&peer));
+    table.against_peer(
+        &format!("PostgreSQL: {} rows read at first, durable (peer: COPY TO STDOUT)", grouped(rows as f64)),
+        format!("{}, {} at most", rate(ours), mib(peak)),
+        rate(peer),
+        ours / peer,
+        0.4,
+    );
+}
+
+/// Drains one transaction that is larger than memory should ever get.
+pub(crate) fn measure_large(scale: Scale, table: &mut Table) {
+    let changes = scale.database_changes;
+    // The server hands it over while it decodes, as it does with large transactions.
+    let mut bench = Followed::start(&[("logical_decoding_work_mem", "64kB")]);
+    bench.call("fill", 1, changes, changes);
+    let drained = bench.drain(changes);
+    let peak = drained.peak_bytes;
+    table.against_bar(
+        &format!("PostgreSQL: one transaction of {} inserts, memory at most", grouped(changes as f64)),
+        format!("{}, {}", mib(peak), rate(per_second(changes, drained.took))),
+        "< 100 MiB",
+        peak < 100 << 20,
+    );
+}
+
+/// Rates of both sides, a figure for each round, and the service's memory.
+struct Sides {
+    ours: Vec<f64>,
+    peer: Vec<f64>,
+    peak_bytes: u64,
+}
+
+/// A database and a service that has begun to follow it, and is stopped.
+struct Followed {
+    postgres: Postgres,
+    launch: Launch,
+    /// What has been captured.
+    sequence: u64,
+    /// The next key that is free.
+    next: u64,
+}
+
+impl Followed {
+    fn start(settings: &[(&str, &str)]) -> Followed {
+        let postgres = Postgres::with(&[&[("max_wal_size", "8GB")], settings].concat());
+        postgres.psql(DATABASE, TABLE);
+        let launch = follow_once(&source(&postgres));
+        Followed { postgres, launch, sequence: 0, next: 1 }
+    }
+
+    fn call(&mut self, procedure: &str, first: u64, changes: u64, per_transaction: u64) {
+        self.postgres.psql(DATABASE, &format!("CALL {procedure}({first}, {changes}, {per_transaction})"));
+    }
+
+    fn drain(&mut self, changes: u64) -> Drained {
+        self.sequence += changes;
+        let drained = drain(&self.launch, self.sequence);
+        self.launch = drained.launch.clone();
+        drained
+    }
+
+    /// Prepares as many changes as the scale says and lets both sides drain them, in turns who is first.
+    fn rounds(&mut self, scale: Scale, prepare: impl Fn(&mut Followed, u64)) -> Sides {
+        let changes = scale.database_changes;
+        let mut sides = Sides { ours: Vec::new(), peer: Vec::new(), peak_bytes: 0 };
+        for round in 0..scale.database_rounds {
+            self.make_slot("peer");
+            prepare(self, self.next);
+            self.next += changes;
+            // One more after the end, at which the peer stops.
+            let end = self.end();
+            let mut received = Duration::ZERO;
+            if round % 2 == 0 {
+                received = self.receive(&end);
+            }
+            let drained = self.drain(changes);
+            if round % 2 == 1 {
+                received = self.receive(&end);
+            }
+            sides.ours.push(per_second(changes, drained.took));
+            sides.peer.push(per_second(changes, received));
+            sides.peak_bytes = sides.peak_bytes.max(drained.peak_bytes);
+        }
+        sides
+    }
+
+    fn make_slot(&self, name: &str) {
+        self.postgres.psql(DATABASE, &format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')"));
+    }
+
+    /// Where the changes so far end, with something behind it that no publication tells of.
+    fn end(&self) -> String {
+        let end = self.postgres.psql(DATABASE, "SELECT pg_current_wal_insert_lsn()");
+        self.postgres.psql(DATABASE, "SELECT pg_logical_emit_message(true, 'bench', 'the end')");
+        end
+    }
+
+    /// How long `pg_recvlogical` takes for what waits in the slot `peer`, which is dropped then.
+    fn receive(&self, end: &str) -> Duration {
+        let mut command = client(&self.postgres, "pg_recvlogical");
+        command.args(["--start", "--slot=peer", "--no-loop", "--file=/dev/null", "--endpos", end]);
+        command.args(["--option=proto_version=2", "--option=publication_names=cdc_bench", "--dbname", DATABASE]);
+        let took = timed(&mut command);
+        self.postgres.psql(DATABASE, "SELECT pg_drop_replication_slot('peer')");
+        took
+    }
+
+    /// Debezium's engine, which hands each change to a callback that does nothing, on the same changes in hundreds.
+    fn against_debezium(&mut self, changes: u64, (ours, our_peak): (f64, u64), table: &mut Table) {
+        const WHAT: &str = "the same inserts, 100 a transaction, into our log (peer: Debezium's engine, to a callback)";
+        self.make_slot("debezium");
+        self.call("fill", self.next, changes, 100);
+        self.next += changes;
+        let mut command = Command::new(repository().join("tests/peers/debezium/run"));
+        command.args(["127.0.0.1", &self.postgres.port().to_string(), Postgres::USER, Postgres::PASSWORD, DATABASE]);
+        command.args(["debezium", "cdc_bench", &changes.to_string()]);
+        let output = command.output().expect("the repository has this script");
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            eprintln!("{said}");
+            table.note(WHAT, rate(ours), "not measured: Debezium's engine did not run, see above");
+            return;
+        }
+        // `records=… seconds=… peak_kib=…`
+        let text = String::from_utf8_lossy(&output.stdout);
+        let figure = |name: &str| -> f64 {
+            let word = text.split_whitespace().find_map(|word| word.strip_prefix(name));
+            word.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+        };
+        let (theirs, their_peak) = (figure("records=") / figure("seconds="), figure("peak_kib=") * 1024.0);
+        table.against_peer(WHAT, rate(ours), rate(theirs), ours / theirs, 5.0);
+        table.at_most_of_peer(
+            "memory at most meanwhile (peer: Debezium's engine)",
+            mib(our_peak),
+            mib(their_peak as u64),
+            our_peak as f64 / their_peak,
+            0.1,
+        );
+    }
+}
+
+/// A service that follows this database as the source `bench`.
+pub(super) fn source(postgres: &Postgres) -> Launch {
+    configured(&format!("[sources.bench]\nurl = \"{}\"\n", postgres.url(DATABASE)))
+}
+
+/// Makes the database forget the source: the next service begins anew.
+fn forget(postgres: &Postgres) {
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE active";
+    let began = std::time::Instant::now();
+    while postgres.psql(DATABASE, slots) != "0" {
+        assert!(began.elapsed() < cdc_tests::harness::PATIENCE, "the slot is still in use");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    postgres.psql(
+        DATABASE,
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; DROP PUBLICATION IF EXISTS cdc_bench",
+    );
+}
+
+/// A client of the server over its socket.
+fn client(postgres: &Postgres, program: &str) -> Command {
+    let mut command = Command::new(postgres.bin(program));
+    command.arg("--host").arg(postgres.folder()).args(["--port", &postgres.port().to_string()]);
+    command.args(["--username", Postgres::USER]);
+    command
+}
+
+/// A database with changes that wait in the slot of a stopped service, whose configuration goes on with `further`.
+pub(super) fn prepared(changes: u64, further: &str) -> (Postgres, Launch) {
+    let postgres = Postgres::with(&[("max_wal_size", "8GB")]);
+    postgres.psql(DATABASE, TABLE);
+    let text = format!("[sources.bench]\nurl = \"{}\"\n\n{further}", postgres.url(DATABASE));
+    let launch = follow_once(&configured(&text));
+    postgres.psql(DATABASE, &format!("CALL fill(1, {changes}, 100)"));
+    (postgres, launch)
+}
+
+/// Waits until a subscription has acknowledged everything up to this event.
+pub(super) fn until_acknowledged(server: &cdc_tests::harness::Server, subscription: &str, sequence: u64) {
+    wait("the subscription", server, |server| {
+        let status = server.get(&format!("/subscriptions/{subscription}")).expect(200).json();
+        status["acknowledgedSequence"].as_u64() >= Some(sequence)
+    });
+}
