@@ -14,11 +14,27 @@ pub struct Recorder {
     shared: Arc<Shared>,
 }
 
+/// One request as it came.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Exchange {
+    /// The value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     batches: Mutex<Vec<Vec<u64>>>,
     requests: Mutex<Vec<String>>,
     arrivals: Mutex<Vec<Instant>>,
+    exchanges: Mutex<Vec<Exchange>>,
     is_down: AtomicBool,
 }
 
@@ -62,6 +78,11 @@ impl Recorder {
         self.shared.requests.lock().unwrap().clone()
     }
 
+    /// Each request with its headers and its body.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.shared.exchanges.lock().unwrap().clone()
+    }
+
     /// When each request had come whole.
     pub fn arrivals(&self) -> Vec<Instant> {
         self.shared.arrivals.lock().unwrap().clone()
@@ -83,10 +104,14 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             return;
         }
         let (mut length, mut chunked) = (0, false);
+        let mut headers = Vec::new();
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
                 return;
+            }
+            if let Some((name, value)) = line.trim().split_once(':') {
+                headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
             }
             let line = line.trim().to_ascii_lowercase();
             if line.is_empty() {
@@ -111,6 +136,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             if let Some((_, to)) = target.split_once("/redirect?") {
                 format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
             } else {
+                shared.exchanges.lock().unwrap().push(Exchange { headers, body: body.clone() });
                 let text = String::from_utf8_lossy(&body);
                 let numbers: Vec<u64> = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
                 if !numbers.is_empty() {

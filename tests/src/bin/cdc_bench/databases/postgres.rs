@@ -159,8 +159,10 @@ impl Followed {
             if round % 2 == 1 {
                 received = self.receive(&end);
             }
-            sides.ours.push(per_second(changes, drained.took));
-            sides.peer.push(per_second(changes, received));
+            let (ours, peer) = (per_second(changes, drained.took), per_second(changes, received));
+            eprintln!("  round {}: {}, peer {}", round + 1, rate(ours), rate(peer));
+            sides.ours.push(ours);
+            sides.peer.push(peer);
             sides.peak_bytes = sides.peak_bytes.max(drained.peak_bytes);
         }
         sides
@@ -240,11 +242,11 @@ fn forget(postgres: &Postgres) {
     );
 }
 
-/// A client of the server over its socket.
+/// A client of the server over TCP, as the service is one: over a Unix socket the server sends at less cost.
 fn client(postgres: &Postgres, program: &str) -> Command {
     let mut command = Command::new(postgres.bin(program));
-    command.arg("--host").arg(postgres.folder()).args(["--port", &postgres.port().to_string()]);
-    command.args(["--username", Postgres::USER]);
+    command.args(["--host", "127.0.0.1", "--port", &postgres.port().to_string(), "--username", Postgres::USER]);
+    command.env("PGPASSWORD", Postgres::PASSWORD);
     command
 }
 
