@@ -99,7 +99,7 @@ impl EmbeddedOptions {
             checkpoint_events: 32_768,
             checkpoint_bytes: 16 << 20,
             checkpoint_every: Duration::from_secs(5),
-            overlay_entries_max: 65_536,
+            overlay_entries_max: 32_768,
             queue_bytes_max: 32 << 20,
             queue_batches_max: 4096,
             batch_bytes_max: 64 << 20,

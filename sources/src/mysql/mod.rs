@@ -91,7 +91,7 @@ pub struct Options {
     /// How often an idle server says that it is alive, in ms. After three of them and 5 s of silence the connection
     /// counts as dead. Default: 5,000.
     pub heartbeat_ms: u64,
-    /// About how many bytes of images one portion holds. Default: 1 MiB.
+    /// About how many bytes of images one portion holds. Default: 512 KiB.
     pub portion_bytes: usize,
     /// At most how many rows of a table are read at once. Default: 20,000.
     pub chunk_rows: usize,
@@ -111,7 +111,7 @@ impl Default for Options {
             repair: false,
             server_id: None,
             heartbeat_ms: 5_000,
-            portion_bytes: 1 << 20,
+            portion_bytes: 512 << 10,
             chunk_rows: 20_000,
             chunk_bytes: 4 << 20,
             look_ms: 5_000,

@@ -113,15 +113,15 @@ pub struct Options {
     /// Where open transactions are kept that are larger than memory allows. Made if it is missing. Default: the
     /// system's folder for temporary files.
     pub spill_dir: PathBuf,
-    /// How many bytes of open transactions are kept in memory. Default: 16 MiB.
+    /// How many bytes of open transactions are kept in memory. Default: 4 MiB.
     pub transaction_memory_bytes: usize,
-    /// A portion with as many bytes is full. Default: 1 MiB.
+    /// A portion with as many bytes is full. Default: 512 KiB.
     pub portion_bytes: usize,
     /// A portion with as many steps is full. Default: 4,096.
     pub portion_changes: usize,
     /// How many rows of a table are read in one transaction at most. Default: 100,000.
     pub read_chunk_rows: usize,
-    /// How many bytes of rows that were read may wait; twice as many may be in memory. Default: 16 MiB.
+    /// How many bytes of rows that were read may wait; twice as many may be in memory. Default: 8 MiB.
     pub read_chunk_bytes: usize,
     /// How often tables are looked for that were published or dropped. Default: 10 s.
     pub catalog_interval: Duration,
@@ -150,11 +150,11 @@ impl Options {
             snapshot: true,
             repair: false,
             spill_dir: std::env::temp_dir(),
-            transaction_memory_bytes: 16 << 20,
-            portion_bytes: 1 << 20,
+            transaction_memory_bytes: 4 << 20,
+            portion_bytes: 512 << 10,
             portion_changes: 4096,
             read_chunk_rows: 100_000,
-            read_chunk_bytes: 16 << 20,
+            read_chunk_bytes: 8 << 20,
             catalog_interval: Duration::from_secs(10),
             status_interval: Duration::from_secs(5),
             checkpoint_interval: Duration::from_secs(10),

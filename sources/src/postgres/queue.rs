@@ -19,7 +19,7 @@ use crate::change::{Change, Portion};
 use crate::feed::{FeedError, Progress};
 
 /// How many portions wait for their taker.
-const PORTIONS_MAX: usize = 4;
+const PORTIONS_MAX: usize = 2;
 
 /// What the threads beside the follower tell it.
 #[derive(Debug)]
