@@ -13,7 +13,7 @@ mod tables;
 
 use cdc_engine::capture::Capture;
 use cdc_engine::store::{Settings, Store, StoreError};
-use cdc_rest::{BodyKind, Capability, Cors, InsertFormat, Limits, Problem, Request, RequestHead, route};
+use cdc_rest::{BodyKind, Capability, Code, Cors, InsertFormat, Limits, Problem, Request, RequestHead, route};
 
 /// A request, read whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +85,9 @@ impl WorkerOptions {
     }
 }
 
+/// How often a reader begins anew.
+const MAX_READ_ATTEMPTS: u32 = 8;
+
 /// What is offered at the edge of what not every embedder offers: nothing.
 const OFFERED: &[Capability] = &[];
 
@@ -127,7 +130,16 @@ impl Worker {
         match self.route(exchange) {
             Ok(Request::Options { allow }) => self.finish(exchange, Ok(Vec::new()), Some(&allow)),
             Ok(request) => {
-                let outcome = self.perform(store, request, exchange, now_ms);
+                let mut outcome = self.perform(store, request.clone(), exchange, now_ms);
+                // A reader that was overtaken by many commits has captured nothing and begins anew.
+                let reads = matches!(exchange.method.as_str(), "GET" | "HEAD") || request == Request::Replay;
+                for _ in 1..MAX_READ_ATTEMPTS {
+                    let overtaken = matches!(&outcome, Err(problem) if problem.code() == Code::WriteConflict);
+                    if !(reads && overtaken) {
+                        break;
+                    }
+                    outcome = self.perform(store, request.clone(), exchange, now_ms);
+                }
                 self.finish(exchange, outcome, None)
             }
             Err(problem) => self.finish(exchange, Err(problem), None),
