@@ -9,5 +9,7 @@
 //! - Routes, statuses and JSON shapes are those of `cdc-rest`; nothing here renders or judges by itself.
 //! - A write is answered with 200 only after the store has taken it.
 
+#[cfg(all(target_family = "wasm", feature = "component"))]
+mod component;
 pub mod kv;
 pub mod worker;

@@ -125,6 +125,17 @@ impl Worker {
         self.finish(exchange, Err(problem), None)
     }
 
+    /// The answer when a body broke off.
+    pub fn broken_body(&self, exchange: &Exchange, why: &str) -> Answer {
+        let detail = format!("the body could not be read: {why}");
+        self.finish(exchange, Err(Problem::new(Code::MalformedRequest, detail)), None)
+    }
+
+    /// The answer when there is no store to ask.
+    pub fn no_store(&self, exchange: &Exchange) -> Answer {
+        self.finish(exchange, Err(Problem::store_failed()), None)
+    }
+
     /// Answers a request at the time `now_ms`. Never fails: what goes wrong is an answer too.
     pub fn answer<S: Store>(&mut self, store: &S, exchange: &Exchange, now_ms: u64) -> Answer {
         match self.route(exchange) {
