@@ -31,10 +31,16 @@ impl EdgeServer {
     /// Serves the component over a provider. `steps` says how many calls the instance of each request, counted from
     /// 0, may make to the provider.
     pub fn start(provider: Provider, steps: impl Fn(u64) -> Steps + Send + Sync + 'static) -> Self {
-        Self::start_file(crate::component(), provider, steps)
+        Self::start_file(crate::component(), ([127, 0, 0, 1], 0).into(), provider, steps)
     }
 
-    fn start_file(file: &Path, provider: Provider, steps: impl Fn(u64) -> Steps + Send + Sync + 'static) -> Self {
+    /// Serves another component, on this address.
+    pub fn start_file(
+        file: &Path,
+        address: SocketAddr,
+        provider: Provider,
+        steps: impl Fn(u64) -> Steps + Send + Sync + 'static,
+    ) -> Self {
         let mut config = Config::new();
         config.wasm_component_model(true);
         config.concurrency_support(false);
@@ -47,7 +53,7 @@ impl EdgeServer {
         let pre = ProxyPre::new(linker.instantiate_pre(&component).unwrap()).unwrap();
 
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
         let address = listener.local_addr().unwrap();
         let front = Arc::new(Front { pre, provider, steps: Box::new(steps), requests: AtomicU64::new(0) });
         runtime.spawn(async move {
