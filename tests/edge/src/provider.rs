@@ -49,7 +49,7 @@ impl Provider {
         file.read_to_end(&mut bytes).unwrap();
         let mut values = HashMap::new();
         let mut rest = bytes.as_slice();
-        while let Some((key, value, behind)) = record(rest) {
+        while let Some(((key, value), behind)) = record(rest) {
             match value {
                 Some(value) => values.insert(key, value),
                 None => values.remove(&key),
@@ -76,18 +76,21 @@ impl Provider {
     }
 }
 
-/// Key and value (none for a removal), each with its length before it, and what follows.
-fn record(bytes: &[u8]) -> Option<(String, Option<Vec<u8>>, &[u8])> {
+/// A key, and its value or none for a removal.
+type KeyWrite = (String, Option<Vec<u8>>);
+
+/// Key and value, each with its length before it, and what follows.
+fn record(bytes: &[u8]) -> Option<(KeyWrite, &[u8])> {
     let (head, rest) = bytes.split_at_checked(9)?;
     let key = u32::from_le_bytes(head[..4].try_into().ok()?) as usize;
     let value = u32::from_le_bytes(head[4..8].try_into().ok()?) as usize;
     let (key, rest) = rest.split_at_checked(key)?;
     let (value, rest) = rest.split_at_checked(value)?;
-    Some((String::from_utf8(key.to_vec()).ok()?, (head[8] == 1).then(|| value.to_vec()), rest))
+    Some(((String::from_utf8(key.to_vec()).ok()?, (head[8] == 1).then(|| value.to_vec())), rest))
 }
 
 impl Kept {
-    fn write(&mut self, writes: Vec<(String, Option<Vec<u8>>)>) -> Result<(), Error> {
+    fn write(&mut self, writes: Vec<KeyWrite>) -> Result<(), Error> {
         let mut bytes = Vec::new();
         for (key, value) in &writes {
             let content = value.as_deref().unwrap_or_default();
