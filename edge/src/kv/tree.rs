@@ -146,7 +146,7 @@ pub(super) fn apply<K: KeyValue>(
     let mut applied = Applied::default();
     let mut level = match root {
         Some(root) => applied.apply(pages, root, edits)?,
-        None => applied.leaves(pages, merge(&[], edits)),
+        None => applied.leaves(pages, merge(&[], edits), Growth::AtEnd),
     };
     while level.len() > 1 {
         level = applied.branches(pages, level);
@@ -160,7 +160,11 @@ impl Applied {
         let page = pages.page(id)?;
         self.replaced.push(id);
         match &*page {
-            Page::Leaf(entries) => Ok(self.leaves(pages, merge(entries, edits))),
+            Page::Leaf(entries) => {
+                let behind = |last: &(Vec<u8>, Vec<u8>)| edits.first().is_some_and(|(key, _)| *key > last.0);
+                let growth = if entries.last().is_none_or(behind) { Growth::AtEnd } else { Growth::Within };
+                Ok(self.leaves(pages, merge(entries, edits), growth))
+            }
             Page::Branch(children) => {
                 let mut changed = Vec::with_capacity(children.len() + 1);
                 let mut rest = edits;
@@ -182,12 +186,25 @@ impl Applied {
         }
     }
 
-    fn leaves<K: KeyValue>(&mut self, pages: &Pages<K>, entries: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<Child> {
-        self.cut(pages, LEAF, entries, |out, (_, value)| out.bytes(value), |(key, _)| key)
+    fn leaves<K: KeyValue>(
+        &mut self,
+        pages: &Pages<K>,
+        entries: Vec<(Vec<u8>, Vec<u8>)>,
+        growth: Growth,
+    ) -> Vec<Child> {
+        let encode = |out: &mut Encoder, (key, value): &(Vec<u8>, Vec<u8>)| {
+            out.bytes(key);
+            out.bytes(value);
+        };
+        self.cut(pages, LEAF, entries, growth, encode, |(key, _)| key)
     }
 
     fn branches<K: KeyValue>(&mut self, pages: &Pages<K>, children: Vec<Child>) -> Vec<Child> {
-        self.cut(pages, BRANCH, children, |out, child| out.id(child.page), |child| &child.first)
+        let encode = |out: &mut Encoder, child: &Child| {
+            out.bytes(&child.first);
+            out.id(child.page);
+        };
+        self.cut(pages, BRANCH, children, Growth::Within, encode, |child| &child.first)
     }
 
     /// Cuts entries into pages.
@@ -196,30 +213,49 @@ impl Applied {
         pages: &Pages<K>,
         kind: u8,
         entries: Vec<T>,
+        growth: Growth,
         encode: impl Fn(&mut Encoder, &T),
-        key: impl Fn(&T) -> &Vec<u8>,
+        first: impl Fn(&T) -> &Vec<u8>,
     ) -> Vec<Child> {
+        let mut encoded = Encoder::default();
+        let ends: Vec<usize> = entries
+            .iter()
+            .map(|entry| {
+                encode(&mut encoded, entry);
+                encoded.0.len()
+            })
+            .collect();
+        let page_bytes = match growth {
+            Growth::AtEnd => PAGE_BYTES,
+            Growth::Within => encoded.0.len().div_ceil(encoded.0.len().div_ceil(PAGE_BYTES).max(1)),
+        };
         let mut cut = Vec::new();
-        let mut entries = entries.iter().peekable();
-        while let Some(first) = entries.peek().map(|first| key(first).clone()) {
-            let mut page = Encoder(vec![kind]);
-            let mut count = 0;
-            while let Some(entry) = entries.peek() {
-                // A branch of fewer than two would never end.
-                if page.0.len() >= PAGE_BYTES && (kind == LEAF || count >= 2) {
-                    break;
-                }
-                page.bytes(key(entry));
-                encode(&mut page, entry);
-                entries.next();
-                count += 1;
+        let (mut begin, mut from) = (0, 0);
+        for (at, end) in ends.iter().enumerate() {
+            let is_last = at + 1 == ends.len();
+            // A branch of one child would never end.
+            if !is_last && (end - from < page_bytes || (kind == BRANCH && at == begin)) {
+                continue;
             }
             let id = pages.provider.new_page_id();
-            self.written.push((id, page.0));
-            cut.push(Child { first, page: id });
+            let content = encoded.0.get(from..*end).unwrap_or_default();
+            self.written.push((id, [&[kind], content].concat()));
+            if let Some(entry) = entries.get(begin) {
+                cut.push(Child { first: first(entry).clone(), page: id });
+            }
+            (begin, from) = (at + 1, *end);
         }
         cut
     }
+}
+
+/// Where a page grows, which decides where it is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    /// Behind its last key, as the log does: what is before will not grow any more, so pages are cut when full.
+    AtEnd,
+    /// Anywhere: pages are cut evenly, so that each has room.
+    Within,
 }
 
 fn merge(entries: &[(Vec<u8>, Vec<u8>)], edits: &[Edit]) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -58,6 +58,8 @@ impl EdgeServer {
         let front = Arc::new(Front { pre, provider, steps: Box::new(steps), requests: AtomicU64::new(0) });
         runtime.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                // An answer in several pieces would wait for the client's acknowledgement otherwise.
+                let _ = client.set_nodelay(true);
                 let front = front.clone();
                 tokio::spawn(async move {
                     let service = hyper::service::service_fn(move |request| front.clone().answer(request));
