@@ -195,7 +195,11 @@ impl KeyValue for Provider {
     }
 
     fn begin_swap(&self) -> Result<Option<Vec<u8>>, KeyValueError> {
-        let no_swap = |error| KeyValueError::NoSwap(text(error));
+        let no_swap = |error| match self.bucket.get(HEAD) {
+            Ok(_) => KeyValueError::NoSwap(text(error)),
+            // It can do nothing at all just now, which says nothing of what it can do.
+            Err(error) => failed(error),
+        };
         let cas = atomics::Cas::new(&self.bucket, HEAD).map_err(no_swap)?;
         let head = cas.current().map_err(no_swap)?;
         *self.cas.borrow_mut() = Some(cas);
