@@ -25,11 +25,11 @@ fn main() {
     }
     let out = PathBuf::from(variable("OUT_DIR"));
     let target_folder = target_folder(&out);
-    for (package, file, variable) in [
-        ("cdc-engine", "cdc_engine.wasm", "CDC_ENGINE_COMPONENT"),
-        ("cdc-replica", "cdc_replica.wasm", "CDC_REPLICA_COMPONENT"),
+    for (package, features, file, variable) in [
+        ("cdc-engine", &["--features=component"][..], "cdc_engine.wasm", "CDC_ENGINE_COMPONENT"),
+        ("cdc-replica", &[], "cdc_replica.wasm", "CDC_REPLICA_COMPONENT"),
     ] {
-        build(&root, package, &target_folder);
+        build(&root, package, features, &target_folder);
         let built = target_folder.join(TARGET).join("component").join(file);
         // Copied, so that a build never embeds a file that a later one is writing.
         let component = out.join(file);
@@ -40,12 +40,13 @@ fn main() {
     }
 }
 
-fn build(root: &Path, package: &str, target_folder: &Path) {
+fn build(root: &Path, package: &str, features: &[&str], target_folder: &Path) {
     let mut cargo = Command::new(variable("CARGO"));
     cargo
         .current_dir(root)
         .args(["rustc", "--lib", "--crate-type=cdylib", "--profile=component", "--locked"])
         .arg(format!("--package={package}"))
+        .args(features)
         .arg(format!("--target={TARGET}"))
         .arg("--target-dir")
         .arg(target_folder);

@@ -103,7 +103,7 @@ impl Capture {
         changes: Vec<Change<'_>>,
         positions: Vec<SourcePosition>,
     ) -> Result<Captured, StoreError> {
-        let head = self.begin(store);
+        let head = self.begin(store)?;
         let settings = self.settings.get_or_insert_with(|| store.settings()).clone();
         let timestamp_ms = now_ms.max(head.timestamp_ms);
 
@@ -162,7 +162,7 @@ impl Capture {
         declaration: Declaration,
     ) -> Result<TableSchema, DeclareError> {
         let settings = self.settings.get_or_insert_with(|| store.settings()).clone();
-        let head = store.head();
+        let head = store.head()?;
         let present = store.schema(&declaration.name)?;
         if let Some(relation) = present.as_ref().and_then(|present| present.relation.as_ref()) {
             return Err(DeclareError::Refused(captured_table(&declaration.name, relation)));
@@ -185,13 +185,13 @@ impl Capture {
     }
 
     /// The newest point; what was cached under another generation of schemas is forgotten.
-    pub(crate) fn begin<S: Store>(&mut self, store: &S) -> Head {
-        let head = store.head();
+    pub(crate) fn begin<S: Store>(&mut self, store: &S) -> Result<Head, StoreError> {
+        let head = store.head()?;
         if self.generation != Some(head.schema_generation) {
             self.forget();
             self.generation = Some(head.schema_generation);
         }
-        head
+        Ok(head)
     }
 
     pub(crate) fn forget(&mut self) {

@@ -70,14 +70,14 @@ impl store::Store for Imported {
         }
     }
 
-    fn head(&self) -> store::Head {
+    fn head(&self) -> Result<store::Head, store::StoreError> {
         let head = wit_store::get_head();
-        store::Head {
+        Ok(store::Head {
             sequence: head.sequence,
             timestamp_ms: head.timestamp,
             schema_generation: head.schema_generation,
             tables: head.tables as usize,
-        }
+        })
     }
 
     fn rows(&self, table: &str, keys: Vec<Span>, texts: Texts) -> Result<store::FoundRows, store::StoreError> {
@@ -181,9 +181,9 @@ impl store::View for ImportedView {
         Ok(self.0.schema_history(table)?.into_iter().map(Into::into).collect())
     }
 
-    fn counters(&self) -> store::Counters {
+    fn counters(&self) -> Result<store::Counters, store::StoreError> {
         let counters = self.0.counters();
-        store::Counters {
+        Ok(store::Counters {
             tables: counters
                 .tables
                 .into_iter()
@@ -196,7 +196,7 @@ impl store::View for ImportedView {
                 })
                 .collect(),
             recent: counters.recent.into_iter().map(|count| (count.second, count.events)).collect(),
-        }
+        })
     }
 
     fn cursor(&self, subscription: &str) -> Result<Option<u64>, store::StoreError> {
@@ -362,7 +362,7 @@ impl wit_query::Guest for Engine {
     }
 
     fn stats() -> Result<wit_query::Statistics, wit_query::QueryError> {
-        let statistics = query::statistics(&view()?, now_ms());
+        let statistics = query::statistics(&view()?, now_ms())?;
         Ok(wit_query::Statistics {
             total_events: statistics.total_events,
             inserts: statistics.inserts,
@@ -481,7 +481,9 @@ impl From<store::StoreError> for wit_store::StoreError {
     fn from(error: store::StoreError) -> Self {
         match error {
             store::StoreError::Full(message) => Self::Full(message),
-            store::StoreError::Failed(message) => Self::Failed(message),
+            store::StoreError::Failed(message) | store::StoreError::Unsafe(message) => Self::Failed(message),
+            // The host's store has one writer, so it never says this.
+            store::StoreError::Conflict => Self::Failed("somebody else has committed in between".to_owned()),
             store::StoreError::Dropped(oldest) => Self::Dropped(oldest),
         }
     }

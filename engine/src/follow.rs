@@ -148,7 +148,7 @@ impl Capture {
     }
 
     fn try_follow<S: Store>(&mut self, store: &S, now_ms: u64, portion: Portion) -> Result<Followed, FollowError> {
-        let head = self.begin(store);
+        let head = self.begin(store)?;
         let settings = self.settings.get_or_insert_with(|| store.settings()).clone();
         let timestamp_ms = now_ms.max(head.timestamp_ms);
         let Portion { source, tables, transactions, details, changes, mut texts, checkpoint } = portion;

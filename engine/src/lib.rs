@@ -2,7 +2,8 @@
 //!
 //! The core decides what becomes of a change, what a query answers and what a table looked like. It is a function of
 //! its input, the [`store`] it is handed and `now`: no clock, file, socket or thread (the `clippy.toml` beside this
-//! crate bans them). `component.rs` is the shell: it exists in WASM builds only and converts between the core's types
+//! crate bans them). `component.rs` is the shell: it exists in WASM builds with the feature `component` only, so that an
+//! embedder which links the core into a module of its own exports and imports nothing of it, and converts between the core's types
 //! and those of `wit/engine`.
 //!
 //! Invariants:
@@ -26,7 +27,7 @@ pub mod snapshot;
 pub mod store;
 pub mod texts;
 
-#[cfg(target_family = "wasm")]
+#[cfg(all(target_family = "wasm", feature = "component"))]
 mod component;
 #[cfg(test)]
 mod memory;

@@ -189,14 +189,14 @@ impl Store for MemoryStore {
         self.settings.borrow().clone()
     }
 
-    fn head(&self) -> Head {
+    fn head(&self) -> Result<Head, StoreError> {
         let state = self.state();
-        Head {
+        Ok(Head {
             sequence: state.events.len() as u64,
             timestamp_ms: state.events.last().map_or(0, |event| event.timestamp_ms),
             schema_generation: state.generation,
             tables: state.schemas.len(),
-        }
+        })
     }
 
     fn rows(&self, table: &str, keys: Vec<Span>, texts: Texts) -> Result<FoundRows, StoreError> {
@@ -217,7 +217,7 @@ impl Store for MemoryStore {
             return Err(failure);
         }
         *self.commits.borrow_mut() += 1;
-        let first = self.head().sequence + 1;
+        let first = self.head()?.sequence + 1;
         self.change(|state| {
             for schema in batch.schemas {
                 state.generation += 1;
@@ -354,7 +354,7 @@ impl View for Rc<State> {
         Ok(self.schemas.get(table).cloned().unwrap_or_default())
     }
 
-    fn counters(&self) -> Counters {
+    fn counters(&self) -> Result<Counters, StoreError> {
         let mut tables: BTreeMap<&str, TableCount> = BTreeMap::new();
         let mut recent: BTreeMap<u64, u64> = BTreeMap::new();
         for event in &self.events {
@@ -368,7 +368,7 @@ impl View for Rc<State> {
             }
             *recent.entry(event.timestamp_ms / 1_000).or_default() += 1;
         }
-        Counters { tables: tables.into_values().collect(), recent: recent.into_iter().collect() }
+        Ok(Counters { tables: tables.into_values().collect(), recent: recent.into_iter().collect() })
     }
 
     fn cursor(&self, subscription: &str) -> Result<Option<u64>, StoreError> {

@@ -168,9 +168,9 @@ pub struct Statistics {
 }
 
 /// The statistics at the time `now_ms`.
-pub fn statistics<V: View>(view: &V, now_ms: u64) -> Statistics {
+pub fn statistics<V: View>(view: &V, now_ms: u64) -> Result<Statistics, QueryError> {
     let bounds = view.bounds();
-    let counters = view.counters();
+    let counters = view.counters()?;
     let mut statistics = Statistics {
         total_events: 0,
         inserts: 0,
@@ -202,7 +202,7 @@ pub fn statistics<V: View>(view: &V, now_ms: u64) -> Statistics {
         .map(|(_, events)| events)
         .sum();
     statistics.events_per_second = recent as f64 / RATE_SECONDS as f64;
-    statistics
+    Ok(statistics)
 }
 
 #[cfg(test)]

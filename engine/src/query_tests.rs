@@ -172,7 +172,7 @@ fn statistics_of_an_empty_log_are_empty() {
     let store = MemoryStore::default();
     let columns = [column("id", "String", false)];
     Capture::default().declare(&store, 0, declaration("t", &columns, &["id"])).unwrap();
-    let statistics = statistics(&store.view().unwrap(), 1_000_000);
+    let statistics = statistics(&store.view().unwrap(), 1_000_000).unwrap();
     assert_eq!((statistics.total_events, statistics.last_event_time_ms, statistics.current_sequence), (0, None, 0));
     assert_eq!((statistics.tables, statistics.events_per_second), (vec![], 0.0));
 }
@@ -183,7 +183,7 @@ fn statistics_count_what_was_ever_captured() {
     store
         .capture(10_500, vec![change(Action::Delete, "a", &["1"], ""), change(Action::Insert, "c", &[], "{\"id\":1}")]);
     drop_until(&store, 5);
-    let statistics = statistics(&store.view().unwrap(), 11_900);
+    let statistics = statistics(&store.view().unwrap(), 11_900).unwrap();
     assert_eq!((statistics.inserts, statistics.updates, statistics.deletes, statistics.truncates), (5, 6, 1, 0));
     assert_eq!((statistics.total_events, statistics.current_sequence), (12, 12));
     assert_eq!(statistics.last_event_time_ms, Some(10_500));
@@ -195,7 +195,7 @@ fn statistics_count_what_was_ever_captured() {
 #[test]
 fn the_rate_falls_to_nothing_when_nothing_happens_and_the_future_does_not_count() {
     let store = ten();
-    let rate = |now_ms| statistics(&store.view().unwrap(), now_ms).events_per_second;
+    let rate = |now_ms| statistics(&store.view().unwrap(), now_ms).unwrap().events_per_second;
     assert_eq!([rate(10_000), rate(15_999), rate(19_999), rate(20_000)], [1.0, 0.5, 0.1, 0.0]);
     // A clock that went backwards.
     assert_eq!([rate(3_000), rate(0)], [0.3, 0.0]);

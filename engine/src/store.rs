@@ -11,6 +11,12 @@ pub enum StoreError {
     Full(String),
     /// The store failed; nothing was written.
     Failed(String),
+    /// Somebody else has committed since the head was asked for; nothing was written. Decide anew and try again. Only
+    /// a store that several instances write to answers this.
+    Conflict,
+    /// The store cannot take writes in a way that would keep what the log promises; nothing was written. Says what to
+    /// do.
+    Unsafe(String),
     /// Retention has dropped what was asked for; the oldest event kept.
     Dropped(u64),
 }
@@ -18,7 +24,8 @@ pub enum StoreError {
 impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Full(message) | Self::Failed(message) => f.write_str(message),
+            Self::Full(message) | Self::Failed(message) | Self::Unsafe(message) => f.write_str(message),
+            Self::Conflict => f.write_str("somebody else has committed in between"),
             Self::Dropped(oldest) => write!(f, "the oldest event that is kept is {oldest}"),
         }
     }
@@ -307,7 +314,7 @@ pub trait Store {
     /// What the embedder decided.
     fn settings(&self) -> Settings;
     /// The newest point.
-    fn head(&self) -> Head;
+    fn head(&self) -> Result<Head, StoreError>;
     /// Rows as of the head, by keys that are spans of `texts`.
     fn rows(&self, table: &str, keys: Vec<Span>, texts: Texts) -> Result<FoundRows, StoreError>;
     /// A table's newest schema as of the head.
@@ -337,7 +344,7 @@ pub trait View {
     /// Every version of a table's schema, oldest first.
     fn schema_history(&self, table: &str) -> Result<Vec<TableSchema>, StoreError>;
     /// Counts since the log began.
-    fn counters(&self) -> Counters;
+    fn counters(&self) -> Result<Counters, StoreError>;
     /// The last sequence number that a subscription acknowledged.
     fn cursor(&self, subscription: &str) -> Result<Option<u64>, StoreError>;
 }

@@ -7,6 +7,9 @@ use crate::event::write_id;
 use crate::json;
 use crate::problem::Problem;
 
+/// The most refused rows whose reasons are kept: a load that fails this often is the wrong load.
+pub const MAX_REFUSED: usize = 10_000;
+
 /// The answer to a bulk insert, row by row in the order of the request.
 #[derive(Debug)]
 #[must_use = "an answer without its end is not JSON"]

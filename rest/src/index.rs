@@ -1,6 +1,6 @@
 //! `GET /`: what there is here, for people who look and for programs that explore.
 
-use crate::json;
+use crate::{Capability, json};
 
 /// A path, its methods, and what each does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,11 +164,13 @@ pub(crate) const PATHS: &[PathEntry<'static>] = &[
     PathEntry { path: "/metrics", methods: &[(Method::Get, "Metrics in the OpenMetrics text format.")] },
 ];
 
-/// Writes the answer to `GET /`: the paths of the contract and then the embedder's own.
-pub fn write_index(out: &mut Vec<u8>, version: &str, own: &[PathEntry<'_>]) {
+/// Writes the answer to `GET /`: what the embedder offers, the paths of the contract, and then the embedder's own.
+pub fn write_index(out: &mut Vec<u8>, version: &str, offered: &[Capability], own: &[PathEntry<'_>]) {
     out.extend_from_slice(b"{\"name\":\"cdc\",\"version\":");
     json::string(out, version);
-    out.extend_from_slice(b",\"paths\":[");
+    out.extend_from_slice(b",\"capabilities\":[");
+    json::list(out, offered, |out, capability| json::string(out, capability.as_str()));
+    out.extend_from_slice(b"],\"paths\":[");
     json::list(out, PATHS.iter().chain(own), |out, entry| {
         out.extend_from_slice(b"{\"path\":");
         json::string(out, entry.path);
@@ -192,7 +194,7 @@ mod tests {
     fn the_index_lists_our_paths_and_the_embedders() {
         let own = [PathEntry { path: "/console", methods: &[(Method::Get, "For people.")] }];
         let mut out = Vec::new();
-        write_index(&mut out, "1.2.3", &own);
+        write_index(&mut out, "1.2.3", Capability::ALL, &own);
         assert_golden("index.json", &out);
     }
 }

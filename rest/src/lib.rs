@@ -18,10 +18,12 @@
 //! `HEAD` is routed as `GET`: whoever serves it leaves the body out.
 
 mod bulk;
+mod capability;
 mod cors;
 mod declaration;
 mod event;
 mod event_query;
+mod failure;
 mod health;
 mod http_origin;
 mod index;
@@ -59,11 +61,13 @@ pub mod fuzz;
 #[cfg(test)]
 mod golden;
 
-pub use bulk::BulkWriter;
+pub use bulk::{BulkWriter, MAX_REFUSED};
+pub use capability::Capability;
 pub use cors::{Cors, InvalidOrigin};
 pub use declaration::Declaration;
 pub use event::{EventRef, EventsWriter, Operation, OriginRef, event_id, write_captured, write_event};
 pub use event_query::{EventQuery, Order};
+pub use failure::{Failure, LATER_SECONDS, SOON_SECONDS};
 pub use health::write_health;
 pub use http_origin::{HttpOrigin, HttpScheme, NotAnOrigin, OriginHost};
 pub use index::{Method, PathEntry, write_index};

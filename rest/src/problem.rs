@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::{Code, ComponentName, Limits, PROBLEM_JSON, SourceName, SubscriptionId, json};
+use crate::{Capability, Code, ComponentName, Limits, MAX_REFUSED, PROBLEM_JSON, SourceName, SubscriptionId, json};
 
 /// A request that did not succeed, and why. What it says of our own side hides the internals: those go to the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -198,6 +198,17 @@ impl Problem {
     /// The engine trapped, or answered what it must not. Which is in the log of the service.
     pub fn engine_failed() -> Self {
         Self::new(Code::EngineFailed, "the engine could not do it; the log of the service says why")
+    }
+
+    /// This embedder of the contract lacks what the request needs.
+    pub fn not_offered(capability: Capability) -> Self {
+        let detail = format!("this runtime does not offer {}; {}", capability.as_str(), capability.instead());
+        Self::new(Code::NotOffered, detail).with_text("capability", capability.as_str())
+    }
+
+    /// So many rows of a load were refused that the rest of it was not taken.
+    pub fn too_many_refused() -> Self {
+        Self::new(Code::TooManyRows, format!("{MAX_REFUSED} rows were refused: the load was stopped"))
     }
 
     /// The service is starting.

@@ -104,10 +104,15 @@ codes! {
     Dropped "dropped" 410 "Retention has dropped what was asked for" "Events no longer available";
     TooFarBack "too-far-back" 413 "Too much has changed since to look back so far" "Too far back";
 
+    // What is not to be had here.
+    NotOffered "not-offered" 501 "This runtime does not offer it" "Not offered here";
+    UnsafeStore "unsafe-store" 501 "The store cannot take writes safely" "Store cannot take writes";
+
     // What is wrong on our side.
     EngineFailed "engine-failed" 500 "The engine failed" "Internal server error";
     StoreFailed "store-failed" 503 "The store failed" "Storage failure";
     StorageFull "storage-full" 503 "There is no room left to store it" "Storage full";
+    WriteConflict "write-conflict" 503 "Other writers were first" "Service busy";
     QueueFull "queue-full" 503 "Too many writes are waiting" "Service busy";
     TooManyConnections "too-many-connections" 503 "Too many connections are open" "Service busy";
     TooManyStreams "too-many-streams" 503 "Too many streams are open" "Service busy";

@@ -10,6 +10,7 @@
 )]
 
 pub mod captured;
+pub mod conformance;
 pub mod guests;
 pub mod harness;
 pub mod http;

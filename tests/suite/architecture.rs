@@ -129,3 +129,17 @@ fn the_host_is_never_linked_with_the_engine() {
     let rest = fs::read_to_string(root().join("rest/Cargo.toml")).unwrap();
     assert!(!rest.contains("cdc-engine") && !rest.contains("cdc-host"));
 }
+
+#[test]
+fn the_edge_links_the_core_and_the_contract_and_nothing_of_the_host() {
+    let manifest = fs::read_to_string(root().join("edge/Cargo.toml")).unwrap();
+    assert!(manifest.contains("cdc-engine") && manifest.contains("cdc-rest") && !manifest.contains("cdc-host"));
+    let mut files = Vec::new();
+    sources(&root().join("edge/src"), &mut files);
+    for file in files {
+        let source = fs::read_to_string(&file).unwrap();
+        let is_shell = file.ends_with("edge/src/component.rs");
+        // The clock and the runtime are the shell's: what is tested natively is what runs at the edge.
+        assert!(is_shell || !(source.contains("SystemTime") || source.contains("wasip2")), "{}", file.display());
+    }
+}

@@ -8,6 +8,7 @@ mod architecture;
 mod bad_input;
 mod chaos;
 mod component_contract;
+mod conformance;
 mod consumers;
 mod crash;
 mod engine_component;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cdc_rest::{BulkWriter, Code, Line, LineSplitter, Problem, TableName};
+use cdc_rest::{BulkWriter, Code, Line, LineSplitter, MAX_REFUSED, Problem, TableName};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
@@ -22,8 +22,6 @@ use crate::sandbox::{Action, Change};
 const UNDER_WAY: usize = 4;
 /// A batch is submitted when it has this many bytes of rows, if not before.
 const BATCH_BYTES: usize = 512 << 10;
-/// The most refused rows whose reasons are kept: a load that fails this often is the wrong load.
-const MAX_REFUSED: usize = 10_000;
 /// Pieces of the answer.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -206,10 +204,7 @@ impl<'a> Load<'a> {
         if self.refused < MAX_REFUSED {
             return Ok(());
         }
-        self.interrupt(Problem::new(
-            Code::TooManyRows,
-            format!("{MAX_REFUSED} rows were refused: the load was stopped"),
-        ));
+        self.interrupt(Problem::too_many_refused());
         Err(Interrupted)
     }
 

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cdc_rest::{BodyKind, Cors, InsertFormat, Limits, Problem, Request, RequestHead, route};
+use cdc_rest::{BodyKind, Capability, Cors, InsertFormat, Limits, Problem, Request, RequestHead, route};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -180,7 +180,9 @@ impl Api {
         connection: &Arc<Connection>,
     ) -> Outcome {
         match request {
-            Request::Index => Ok(json(|out| cdc_rest::write_index(out, env!("CARGO_PKG_VERSION"), &[]))),
+            Request::Index => {
+                Ok(json(|out| cdc_rest::write_index(out, env!("CARGO_PKG_VERSION"), Capability::ALL, &[])))
+            }
             Request::Insert { table, upsert, format: InsertFormat::Json } => {
                 let read = self.read(body, BodyKind::RowOrRows).await?;
                 self.insert(table, upsert, read).await

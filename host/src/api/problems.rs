@@ -1,6 +1,7 @@
-//! What went wrong, as the problem that a client sees. The one place where errors become answers.
+//! What went wrong, as the problem that a client sees. The one place where the
+//! host's errors become answers; what the engine's mean is `cdc-rest`'s to say.
 
-use cdc_rest::{Code, Problem};
+use cdc_rest::{Code, Failure, LATER_SECONDS, Problem, SOON_SECONDS};
 use http::{Response, StatusCode};
 
 use super::{Answer, AnswerBody, extend};
@@ -11,11 +12,6 @@ use crate::live::OpenStreamError;
 use crate::sandbox::{DeclareError, EngineError, QueryError, Refusal, RefusalCode, SnapshotError, WitStoreError};
 use crate::source::SourceError;
 use crate::store::StoreError;
-
-/// When a client may try again after something that passes by itself.
-const SOON_SECONDS: u32 = 1;
-/// When a client may try again after something that a person must mend.
-const LATER_SECONDS: u32 = 30;
 
 pub(super) fn answer(problem: &Problem) -> Answer {
     let mut out = Vec::with_capacity(256);
@@ -63,13 +59,13 @@ pub(super) fn engine(_logged: &EngineError) -> Problem {
     Problem::engine_failed()
 }
 
-fn engine_store(error: &WitStoreError) -> Problem {
+fn engine_store(error: WitStoreError) -> Failure {
     match error {
-        WitStoreError::Full(_) => Problem::storage_full(LATER_SECONDS),
-        WitStoreError::Dropped(oldest) => Problem::dropped(*oldest),
+        WitStoreError::Full(_) => Failure::StorageFull,
+        WitStoreError::Dropped(oldest) => Failure::Dropped(oldest),
         WitStoreError::Failed(message) => {
             tracing::error!(error = %message, "the engine could not use the store");
-            Problem::store_failed()
+            Failure::StoreFailed
         }
     }
 }
@@ -139,63 +135,39 @@ pub(super) fn component_in_use(name: &cdc_rest::ComponentName, users: &str) -> P
 }
 
 pub(super) fn query(error: QueryError, table: &str) -> Problem {
-    match error {
-        QueryError::UnknownTable(table) => Problem::unknown_table(&table),
-        QueryError::UnknownRow(message) => Problem::new(Code::UnknownRow, message),
-        QueryError::UnknownVersion(version) => Problem::unknown_version(table, version),
-        QueryError::InTheFuture(newest) => Problem::in_the_future(newest),
-        QueryError::Store(error) => engine_store(&error),
-    }
+    Problem::from(match error {
+        QueryError::UnknownTable(table) => Failure::UnknownTable(table),
+        QueryError::UnknownRow(message) => Failure::UnknownRow(message),
+        QueryError::UnknownVersion(version) => Failure::UnknownVersion { table: table.to_owned(), version },
+        QueryError::InTheFuture(newest) => Failure::InTheFuture(newest),
+        QueryError::Store(error) => engine_store(error),
+    })
 }
 
 pub(super) fn schema_query(error: QueryError, table: &str) -> Problem {
     match error {
-        QueryError::UnknownTable(table) => Problem::unknown_schema(&table),
+        QueryError::UnknownTable(table) => Failure::UnknownSchema(table).into(),
         other => query(other, table),
     }
 }
 
 pub(super) fn snapshot(error: SnapshotError) -> Problem {
-    match error {
-        SnapshotError::UnknownTable(table) => Problem::unknown_table(&table),
-        SnapshotError::InTheFuture(newest) => Problem::in_the_future(newest),
-        SnapshotError::TooFarBack(max_keys) => Problem::too_far_back(max_keys),
-        SnapshotError::Store(error) => engine_store(&error),
-    }
+    Problem::from(match error {
+        SnapshotError::UnknownTable(table) => Failure::UnknownTable(table),
+        SnapshotError::InTheFuture(newest) => Failure::InTheFuture(newest),
+        SnapshotError::TooFarBack(max_keys) => Failure::TooFarBack(max_keys),
+        SnapshotError::Store(error) => engine_store(error),
+    })
 }
 
 pub(super) fn declare(error: DeclareError) -> Problem {
     match error {
         DeclareError::Refused(refusal) => refused(refusal),
-        DeclareError::Store(error) => engine_store(&error),
+        DeclareError::Store(error) => engine_store(error).into(),
     }
 }
 
 pub(super) fn refused(refusal: Refusal) -> Problem {
-    Problem::refused(code(refusal.code), refusal.message, refusal.column)
-}
-
-fn code(code: RefusalCode) -> Code {
-    match code {
-        RefusalCode::InvalidJson => Code::InvalidJson,
-        RefusalCode::NotAnObject => Code::NotAnObject,
-        RefusalCode::DuplicateMember => Code::DuplicateMember,
-        RefusalCode::MissingKey => Code::MissingKey,
-        RefusalCode::InvalidKey => Code::InvalidKey,
-        RefusalCode::KeyMismatch => Code::KeyMismatch,
-        RefusalCode::KeyTooLong => Code::KeyTooLong,
-        RefusalCode::RowTooLarge => Code::RowTooLarge,
-        RefusalCode::TooDeep => Code::TooDeep,
-        RefusalCode::TooManyColumns => Code::TooManyColumns,
-        RefusalCode::TooManyTables => Code::TooManyTables,
-        RefusalCode::InvalidTableName => Code::InvalidTableName,
-        RefusalCode::InvalidColumnName => Code::InvalidColumnName,
-        RefusalCode::UnknownTable => Code::UnknownTable,
-        RefusalCode::UnknownRow => Code::UnknownRow,
-        RefusalCode::RowExists => Code::RowExists,
-        RefusalCode::SchemaViolation => Code::SchemaViolation,
-        RefusalCode::SchemaConflict => Code::SchemaConflict,
-        RefusalCode::InvalidSchema => Code::InvalidSchema,
-        RefusalCode::CapturedTable => Code::CapturedTable,
-    }
+    let code = cdc_rest::code_of_refusal!(RefusalCode, refusal.code);
+    Problem::refused(code, refusal.message, refusal.column)
 }

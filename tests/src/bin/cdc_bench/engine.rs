@@ -383,14 +383,14 @@ impl core_store::Store for Adapter {
         core_store::Settings::default()
     }
 
-    fn head(&self) -> core_store::Head {
+    fn head(&self) -> Result<core_store::Head, core_store::StoreError> {
         let head = self.memory.head();
-        core_store::Head {
+        Ok(core_store::Head {
             sequence: head.sequence,
             timestamp_ms: head.timestamp_ms,
             schema_generation: head.schema_generation,
             tables: head.tables as usize,
-        }
+        })
     }
 
     fn rows(
@@ -464,7 +464,7 @@ impl core_store::View for NoView {
         match *self {}
     }
 
-    fn counters(&self) -> core_store::Counters {
+    fn counters(&self) -> Result<core_store::Counters, core_store::StoreError> {
         match *self {}
     }
 

@@ -1,0 +1,39 @@
+//! Builds the component as the README says, once per test process.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The component's file.
+pub fn component() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+        let program = env::current_exe().unwrap();
+        let marked = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
+        // The folder in which the host's build script builds components: a cargo of its own, as there.
+        let target = marked.map_or_else(|| root.join("target"), Path::to_owned).join("engine");
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        for (name, _) in env::vars_os() {
+            let of_outer_build = |name: &str| {
+                ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"].contains(&name)
+                    || ["CARGO_TARGET", "CARGO_BUILD", "CARGO_PROFILE", "CARGO_PKG", "CARGO_MANIFEST"]
+                        .iter()
+                        .any(|prefix| name.starts_with(prefix))
+            };
+            if name.to_str().is_some_and(of_outer_build) {
+                cargo.env_remove(name);
+            }
+        }
+        let done = cargo
+            .current_dir(&root)
+            .args(["rustc", "--quiet", "--lib", "--crate-type=cdylib", "--profile=component", "--locked"])
+            .args(["--package=cdc-edge", "--features=component", "--target=wasm32-wasip2", "--target-dir"])
+            .arg(&target)
+            .output()
+            .expect("cargo can be run");
+        assert!(done.status.success(), "the component does not build:\n{}", String::from_utf8_lossy(&done.stderr));
+        target.join("wasm32-wasip2/component/cdc_edge.wasm")
+    })
+}
