@@ -55,6 +55,23 @@ pub(super) fn schemas_of(table: &str) -> (Vec<u8>, Vec<u8>) {
 pub(super) const SCHEMAS: (&[u8], &[u8]) = (b"s", b"t");
 pub(super) const COUNTERS: (&[u8], &[u8]) = (b"c", b"d");
 
+/// Where a subscription's cursor stands.
+pub(super) fn cursor_key(subscription: &str) -> Vec<u8> {
+    let mut key = vec![b'a'];
+    key.extend_from_slice(subscription.as_bytes());
+    key
+}
+
+pub(super) fn encode_cursor(acknowledged: u64) -> Vec<u8> {
+    let mut out = Encoder::default();
+    out.number(acknowledged);
+    out.0
+}
+
+pub(super) fn decode_cursor(bytes: &[u8]) -> Result<u64, StoreError> {
+    Decoder(bytes).number()
+}
+
 pub(super) fn counter_key(table: &str) -> Vec<u8> {
     let mut key = vec![b'c'];
     key.extend_from_slice(table.as_bytes());

@@ -95,6 +95,32 @@ impl<K: KeyValue> KeyValueStore<K> {
     }
 }
 
+impl<K: KeyValue> KeyValueStore<K> {
+    /// Commits edits of the tree below `base`, with the head that they make.
+    fn swap(&self, base: &Head, edits: Edits, mut head: Head) -> Result<(), StoreError> {
+        let edits: Vec<_> = edits.into_iter().collect();
+        let applied = apply(&self.pages, base.root, &edits)?;
+        let written: Vec<_> = applied.written.iter().map(|(id, _)| *id).collect();
+        head.root = applied.root;
+        let obsolete = head.replace(applied.replaced);
+        self.provider().write_pages(applied.written).map_err(store_error)?;
+        match self.provider().swap_head(&head.encode()) {
+            Ok(()) => {
+                // It is committed. What cannot be deleted takes up room, and no more.
+                let _ = self.provider().delete_pages(&obsolete);
+                Ok(())
+            }
+            Err(error) => {
+                // After any other failure the swap may have happened all the same, and then the pages are needed.
+                if error == super::KeyValueError::Conflict {
+                    let _ = self.provider().delete_pages(&written);
+                }
+                Err(store_error(error))
+            }
+        }
+    }
+}
+
 impl<K: KeyValue> Store for KeyValueStore<K> {
     type View = KeyValueView<K>;
 
@@ -132,31 +158,15 @@ impl<K: KeyValue> Store for KeyValueStore<K> {
 
     fn commit(&self, batch: Batch) -> Result<u64, StoreError> {
         let base = self.base.borrow().clone();
-        let (edits, mut head) = self.edits(batch, &base)?;
-        let edits: Vec<_> = edits.into_iter().collect();
-        let applied = apply(&self.pages, base.root, &edits)?;
-        let written: Vec<_> = applied.written.iter().map(|(id, _)| *id).collect();
-        head.root = applied.root;
-        let obsolete = head.replace(applied.replaced);
-        self.provider().write_pages(applied.written).map_err(store_error)?;
-        match self.provider().swap_head(&head.encode()) {
-            Ok(()) => {
-                // It is committed. What cannot be deleted takes up room, and no more.
-                let _ = self.provider().delete_pages(&obsolete);
-                Ok(base.sequence + 1)
-            }
-            Err(error) => {
-                // After any other failure the swap may have happened all the same, and then the pages are needed.
-                if error == super::KeyValueError::Conflict {
-                    let _ = self.provider().delete_pages(&written);
-                }
-                Err(store_error(error))
-            }
-        }
+        let (edits, head) = self.edits(batch, &base)?;
+        self.swap(&base, edits, head)?;
+        Ok(base.sequence + 1)
     }
 
-    fn save_cursor(&self, _subscription: &str, _acknowledged: u64) -> Result<(), StoreError> {
-        Err(StoreError::Failed("subscriptions are not offered over a key-value store".to_owned()))
+    fn save_cursor(&self, subscription: &str, acknowledged: u64) -> Result<(), StoreError> {
+        let base = Head::decode(self.provider().begin_swap().map_err(store_error)?.as_deref())?;
+        let edits = Edits::from([(records::cursor_key(subscription), Some(records::encode_cursor(acknowledged)))]);
+        self.swap(&base, edits, base.clone())
     }
 
     fn view(&self) -> Result<KeyValueView<K>, StoreError> {

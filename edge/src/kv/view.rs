@@ -139,7 +139,8 @@ impl<K: KeyValue> View for KeyValueView<K> {
         Ok(counters)
     }
 
-    fn cursor(&self, _subscription: &str) -> Result<Option<u64>, StoreError> {
-        Ok(None)
+    fn cursor(&self, subscription: &str) -> Result<Option<u64>, StoreError> {
+        let found = self.pages.get(self.head.root, &records::cursor_key(subscription))?;
+        found.as_deref().map(records::decode_cursor).transpose()
     }
 }

@@ -70,6 +70,15 @@ pub(super) fn core_operation(operation: cdc_rest::Operation) -> Operation {
     }
 }
 
+pub(super) fn rest_operation(operation: Operation) -> cdc_rest::Operation {
+    match operation {
+        Operation::Insert => cdc_rest::Operation::Insert,
+        Operation::Update => cdc_rest::Operation::Update,
+        Operation::Delete => cdc_rest::Operation::Delete,
+        Operation::Truncate => cdc_rest::Operation::Truncate,
+    }
+}
+
 /// An event of the log as it is shown.
 pub(super) fn event_ref<'a>(entry: &Entry, texts: &'a Texts) -> Result<EventRef<'a>, StoreError> {
     let image = |span: Option<Span>| span.map(|span| texts.text(span).map(str::as_bytes)).transpose();
@@ -88,12 +97,7 @@ pub(super) fn event_ref<'a>(entry: &Entry, texts: &'a Texts) -> Result<EventRef<
         sequence: entry.sequence,
         timestamp_ms: entry.timestamp_ms,
         table: texts.text(entry.table)?,
-        operation: match entry.operation {
-            Operation::Insert => cdc_rest::Operation::Insert,
-            Operation::Update => cdc_rest::Operation::Update,
-            Operation::Delete => cdc_rest::Operation::Delete,
-            Operation::Truncate => cdc_rest::Operation::Truncate,
-        },
+        operation: rest_operation(entry.operation),
         before: image(entry.before)?,
         after: image(entry.after)?,
         schema_version: entry.schema_version,

@@ -9,11 +9,15 @@ mod explain;
 mod queries;
 mod recording;
 mod rows;
+mod subscribe;
 mod tables;
+
+pub use cdc_rest::Problem;
+pub use subscribe::{Delivery, acknowledge, poll};
 
 use cdc_engine::capture::Capture;
 use cdc_engine::store::{Settings, Store, StoreError};
-use cdc_rest::{BodyKind, Capability, Code, Cors, InsertFormat, Limits, Problem, Request, RequestHead, route};
+use cdc_rest::{BodyKind, Capability, Code, Cors, InsertFormat, Limits, Request, RequestHead, route};
 
 /// A request, read whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 )]
 
 mod build;
+pub mod javascript;
 mod provider;
 mod server;
 

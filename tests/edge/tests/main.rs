@@ -1,7 +1,7 @@
 //! The edge component as its users see it, over HTTP.
 #![allow(clippy::unwrap_used, reason = "test code: a broken expectation shall stop the test at its place")]
 
-mod cost;
+mod javascript;
 mod writers;
 
 use cdc_test_edge::{EdgeServer, Provider};

@@ -7,7 +7,7 @@ use std::thread;
 use cdc_test_edge::{EdgeServer, Provider};
 use cdc_tests::http::{Answer, Connection, Request};
 
-const WRITERS: usize = 8;
+pub(super) const WRITERS: usize = 8;
 
 fn ask(address: SocketAddr, request: &Request) -> Answer {
     Connection::open(address).exchange(request).unwrap()
@@ -15,7 +15,7 @@ fn ask(address: SocketAddr, request: &Request) -> Answer {
 
 /// Each writer inserts so many rows of its own, and adds up; answers the ids that were acknowledged, with their
 /// sequence numbers.
-fn write(address: SocketAddr, rows: usize) -> BTreeMap<String, u64> {
+pub(super) fn write(address: SocketAddr, rows: usize) -> BTreeMap<String, u64> {
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             thread::spawn(move || {
@@ -39,7 +39,7 @@ fn write(address: SocketAddr, rows: usize) -> BTreeMap<String, u64> {
 
 /// The log is gap-free, every acknowledged row stands in it at the sequence number that its writer was told, and the
 /// rows are what the log makes of them.
-fn check(address: SocketAddr, acknowledged: &BTreeMap<String, u64>) -> usize {
+pub(super) fn check(address: SocketAddr, acknowledged: &BTreeMap<String, u64>) -> usize {
     let events = ask(address, &Request::get("/events?after=0&limit=10000")).expect(200).json();
     let events = events["events"].as_array().unwrap();
     let mut ids = BTreeSet::new();

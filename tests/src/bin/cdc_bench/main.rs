@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be taken as meant shall stop the run")]
 
 mod databases;
+mod edge;
 mod engine;
 mod machine;
 mod peer;
@@ -23,7 +24,7 @@ use std::time::Duration;
 type Measure = fn(Scale, &mut table::Table);
 
 /// What can be measured by itself: its name, what it is, and how.
-const PARTS: [(&str, &str, Measure); 17] = [
+const PARTS: [(&str, &str, Measure); 18] = [
     ("engine", "the engine as a component", engine::measure),
     ("writes", "writes", writes::measure),
     ("starts", "starts and idle memory", starts::measure),
@@ -41,6 +42,7 @@ const PARTS: [(&str, &str, Measure); 17] = [
     ("large", "one large transaction", databases::measure_large),
     ("commit", "from a commit in PostgreSQL to a handler", databases::measure_commit),
     ("sinks", "from PostgreSQL to other systems", databases::measure_sinks),
+    ("edge", "the engine at the edge", edge::measure),
 ];
 
 /// How much is measured.

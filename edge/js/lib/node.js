@@ -1,0 +1,32 @@
+// Serves the engine with node:http, its storage in memory: `node node.js [port]`.
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { Readable } from "node:stream";
+import { Cdc, init } from "./cdc.js";
+import { MemoryStorage } from "./memory.js";
+
+init(readFileSync(new URL("cdc.wasm", import.meta.url)));
+const cdc = new Cdc(new MemoryStorage());
+
+const server = createServer(async (message, answer) => {
+  const hasBody = message.headers["content-length"] !== undefined || message.headers["transfer-encoding"] !== undefined;
+  const headers = new Headers();
+  for (let at = 0; at < message.rawHeaders.length; at += 2) {
+    headers.append(message.rawHeaders[at], message.rawHeaders[at + 1]);
+  }
+  // Not a Request: it knows fewer methods, and no body with GET, which are for the engine to refuse.
+  const response = await cdc.fetch({
+    method: message.method,
+    url: new URL(message.url, "http://localhost").href,
+    headers,
+    body: hasBody ? Readable.toWeb(message) : null,
+  });
+  const body = Buffer.from(await response.arrayBuffer());
+  response.headers.forEach((value, name) => answer.setHeader(name, value));
+  if (message.method !== "HEAD") answer.setHeader("content-length", body.byteLength);
+  answer.writeHead(response.status);
+  answer.end(body);
+});
+server.listen(Number(process.argv[2] ?? 8002), "127.0.0.1", () => {
+  console.log(`http://127.0.0.1:${server.address().port}`);
+});
