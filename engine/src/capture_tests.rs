@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 use crate::event::{Column, Origin};
@@ -642,6 +644,12 @@ fn a_declaration_that_cannot_be_committed_is_not_in_force() {
 /// Columns as the oracle has them.
 fn columns(schema: &TableSchema) -> Vec<(String, String, bool)> {
     schema.columns.iter().map(|column| (column.name.clone(), word(column.column_type), column.nullable)).collect()
+}
+
+/// Natively, under Node and in a browser: what the property tests draw is no matter of the platform.
+#[test]
+fn every_platform_draws_the_same_batches() {
+    assert_eq!(crate::draws::digest(oracle::batches(8, 12), 512), 0xcaaf_8f0d_20da_f7ba);
 }
 
 proptest! {

@@ -5,10 +5,14 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 use crate::event::ColumnType;
 use crate::memory::MemoryStore;
+use crate::oracle;
+use crate::oracle::portable::list;
 
 /// What the table looks like, one time or another: its columns behind the key.
 const SHAPES: [&[&str]; 3] = [&["a", "b"], &["b", "a", "c"], &["c"]];
@@ -242,19 +246,24 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (key.clone(), prop::bool::weighted(0.2)).prop_map(|(key, told)| Step::Remove { key, told }),
         4 => (key, 0..3u8).prop_map(|(key, value)| Step::Read { key, value }),
         1 => Just(Step::Truncate),
-        1 => (0..SHAPES.len()).prop_map(Step::Shape),
+        1 => (0..SHAPES.len() as u32).prop_map(|shape| Step::Shape(shape as usize)),
     ];
-    prop::collection::vec(step, 1..60)
+    list(step, 1..=59)
+}
+
+#[test]
+fn every_platform_draws_the_same_steps() {
+    assert_eq!(crate::draws::digest(steps(), 400), 0x11ff_a0ee_7f71_d573);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(oracle::config(400))]
 
     #[test]
     fn a_log_becomes_the_events_of_the_model_however_it_is_cut(
         steps in steps(),
-        cuts in prop::collection::vec(1..12usize, 60),
-        is_new_instance in prop::collection::vec(prop::bool::weighted(0.3), 60),
+        cuts in list(1..12_u32, 60..=60),
+        is_new_instance in list(prop::bool::weighted(0.3), 60..=60),
     ) {
         let (mut model, mut shape) = (Model::default(), 0);
         for step in &steps {
@@ -268,7 +277,7 @@ proptest! {
         let mut capture = Capture::default();
         let (mut rest, mut shape) = (&steps[..], 0);
         for (number, (cut, is_new_instance)) in cuts.iter().zip(is_new_instance).enumerate() {
-            let (now, later) = rest.split_at((*cut).min(rest.len()));
+            let (now, later) = rest.split_at(rest.len().min(*cut as usize));
             if is_new_instance {
                 capture = Capture::default();
             }

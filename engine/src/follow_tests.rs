@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
 
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 use crate::event::{ColumnType, Event};
 use crate::memory::{self, MemoryStore};

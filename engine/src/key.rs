@@ -93,6 +93,9 @@ pub fn missing(column: &str) -> Refusal {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     fn part_of(text: &str) -> Result<String, RefusalCode> {

@@ -30,6 +30,8 @@ pub mod texts;
 #[cfg(all(target_family = "wasm", feature = "component"))]
 mod component;
 #[cfg(test)]
+mod draws;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod oracle;

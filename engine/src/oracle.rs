@@ -7,9 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+
+use self::portable::{list, pick};
+
+#[path = "portable.rs"]
+pub(crate) mod portable;
 
 /// The same cases in every run, unless `PROPTEST_CASES` or `PROPTEST_RNG_SEED` ask for more or for others.
 pub(crate) fn config(cases: u32) -> ProptestConfig {
@@ -415,20 +419,19 @@ fn key_value(text: &'static str) -> impl Strategy<Value = String> {
         8 => Just(number),
         8 => Just(format!("{text:?}")),
         2 => Just(format!("\"{escaped}\"")),
-        1 => prop::sample::select(vec!["null", "1.5", "\"\"", "{}", "1e2"]).prop_map(str::to_owned),
+        1 => pick(&["null", "1.5", "\"\"", "{}", "1e2"]).prop_map(str::to_owned),
     ]
 }
 
 /// Members that are no part of a key.
 fn members() -> impl Strategy<Value = Vec<Member>> {
-    let name =
-        prop::sample::select(vec![("n", "n"), ("n", "\\u006e"), ("s", "s"), ("é", "é"), ("é", "\\u00E9"), ("o", "o")]);
-    let member = (name, prop::sample::select(VALUES)).prop_map(|((name, spelled), value)| Member {
+    let name = pick(&[("n", "n"), ("n", "\\u006e"), ("s", "s"), ("é", "é"), ("é", "\\u00E9"), ("o", "o")]);
+    let member = (name, pick(VALUES)).prop_map(|((name, spelled), value)| Member {
         name: name.to_owned(),
         spelled: spelled.to_owned(),
         value: value.to_owned(),
     });
-    (vec(member, 0..4), prop::bool::weighted(0.1)).prop_map(|(mut members, twice)| {
+    (list(member, 0..=3), prop::bool::weighted(0.1)).prop_map(|(mut members, twice)| {
         if !twice {
             let mut seen = BTreeSet::new();
             members.retain(|member| seen.insert(member.name.clone()));
@@ -449,7 +452,7 @@ enum By {
 
 /// One change of a table whose key is these columns.
 fn change(table: &'static str, columns: &'static [&'static str]) -> impl Strategy<Value = Change> {
-    let key = prop::sample::select(KEYS).prop_flat_map(|text| (Just(text), key_value(text)));
+    let key = pick(KEYS).prop_flat_map(|text| (Just(text), key_value(text)));
     let action = prop_oneof![
         3 => Just(Action::Insert),
         3 => Just(Action::Update),
@@ -457,13 +460,14 @@ fn change(table: &'static str, columns: &'static [&'static str]) -> impl Strateg
         2 => Just(Action::Delete),
     ];
     let by = prop_oneof![4 => Just(By::Image), 4 => Just(By::Path), 2 => Just(By::Both), 1 => Just(By::Mismatch)];
-    let broken = prop::option::weighted(0.05, prop::sample::select(BROKEN));
-    (vec(key, columns.len()), action, by, members(), 0..4usize, broken, any::<bool>()).prop_map(
+    let keys = columns.len() as u32;
+    let broken = prop::option::weighted(0.05, pick(BROKEN));
+    (list(key, keys..=keys), action, by, members(), 0..4_u32, broken, any::<bool>()).prop_map(
         move |(keys, action, by, mut members, place, broken, spaced)| {
             let by = if action == Action::Delete { By::Path } else { by };
             if !matches!(by, By::Path) {
                 for (column, (_, value)) in columns.iter().zip(&keys) {
-                    members.insert(place.min(members.len()), Member::new(column, value));
+                    members.insert(members.len().min(place as usize), Member::new(column, value));
                 }
             }
             let address = match by {
@@ -481,12 +485,12 @@ fn change(table: &'static str, columns: &'static [&'static str]) -> impl Strateg
 }
 
 /// Batches of changes of two declared tables and more undeclared ones than there is room for.
-pub(crate) fn batches(batches: usize, changes: usize) -> impl Strategy<Value = Vec<Vec<Change>>> {
+pub(crate) fn batches(batches: u32, changes: u32) -> impl Strategy<Value = Vec<Vec<Change>>> {
     let change = prop_oneof![
         4 => change("a", &["id"]),
         1 => change("b", &["id"]),
         3 => change("pairs", &["x", "y"]),
         3 => change("typed", &["id"]),
     ];
-    vec(vec(change, 1..=changes), 1..=batches)
+    list(list(change, 1..=changes), 1..=batches)
 }

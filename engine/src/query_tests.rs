@@ -1,10 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::*;
 use crate::capture::{Action, Capture};
 use crate::memory::{MemoryStore, change, declaration};
+use crate::oracle::portable::pick;
 use crate::oracle::{self, column, word};
 use crate::store::Store;
 
@@ -210,9 +213,9 @@ proptest! {
     fn pages_of_any_size_make_up_the_whole(
         batches in oracle::batches(6, 10),
         limit in 1..7_u32,
-        table in prop::option::of(prop::sample::select(vec!["a", "pairs", "typed"])),
-        operation in prop::option::of(prop::sample::select(&[Operation::Insert, Operation::Update, Operation::Delete])),
-        key in prop::option::of(prop::sample::select(vec!["1", "2", "x"])),
+        table in prop::option::of(pick(&["a", "pairs", "typed"])),
+        operation in prop::option::of(pick(&[Operation::Insert, Operation::Update, Operation::Delete])),
+        key in prop::option::of(pick(&["1", "2", "x"])),
         since_ms in prop::option::of(0..7_000_u64),
         dropped in 0..10_u64,
     ) {

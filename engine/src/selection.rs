@@ -173,6 +173,9 @@ pub fn acknowledge<S: Store>(store: &S, subscription: &str, up_to: u64) -> Resul
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
     use crate::memory::MemoryStore;
 

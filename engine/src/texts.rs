@@ -72,6 +72,9 @@ impl From<Vec<u8>> for Texts {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
     use super::*;
 
     #[test]
