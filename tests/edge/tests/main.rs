@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "test code: a broken expectation shall stop the test at its place")]
 
 mod javascript;
+mod readme;
 mod writers;
 
 use cdc_test_edge::{EdgeServer, Provider};
