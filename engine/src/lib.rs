@@ -29,6 +29,7 @@ pub mod texts;
 
 #[cfg(all(target_family = "wasm", feature = "component"))]
 mod component;
+// In WASM builds the `test` of each test module is that of wasm-bindgen, whose runner knows Node and browsers.
 #[cfg(test)]
 mod draws;
 #[cfg(test)]
