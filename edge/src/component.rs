@@ -142,6 +142,10 @@ fn respond(answer: Answer, response_out: ResponseOutparam) {
         // Names and values are ours, so that none can be malformed.
         let _ = headers.append(name, value.as_bytes());
     }
+    if !answer.body.is_empty() {
+        // It is whole, so that nobody has to take pieces of unknown number.
+        let _ = headers.append("content-length", answer.body.len().to_string().as_bytes());
+    }
     let response = OutgoingResponse::new(headers);
     let _ = response.set_status_code(answer.status);
     let Ok(body) = response.body() else { return };
