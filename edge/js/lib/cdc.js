@@ -39,9 +39,16 @@ export class Cdc {
     try {
       limit = this.#engine.bodyLimit(...head);
     } catch (refused) {
+      // An answer of the engine's; anything else is a defect.
+      if (refused instanceof Error) throw refused;
       return response(refused, request.method);
     }
-    const body = limit === 0 ? new Uint8Array() : await read(request.body, limit);
+    let body;
+    try {
+      body = limit === 0 ? new Uint8Array() : await read(request.body, limit);
+    } catch (error) {
+      return response(this.#engine.brokenBody(...head, String(error?.message ?? error)), request.method);
+    }
     if (body === undefined) return response(this.#engine.tooLarge(...head), request.method);
     // From here on nothing is awaited: the request is decided and committed in one turn.
     return response(this.#engine.answer(...head, body, this.#now()), request.method);

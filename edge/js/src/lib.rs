@@ -123,6 +123,12 @@ impl Engine {
         Answer(self.worker.too_large(&exchange(method, target, headers, Vec::new())))
     }
 
+    /// The answer when a body broke off.
+    #[wasm_bindgen(js_name = brokenBody)]
+    pub fn broken_body(&self, method: String, target: String, headers: Vec<String>, why: &str) -> Answer {
+        Answer(self.worker.broken_body(&exchange(method, target, headers, Vec::new()), why))
+    }
+
     /// The next events of a subscription. What goes wrong is thrown as the text of a problem document.
     pub fn poll(
         &self,

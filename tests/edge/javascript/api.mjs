@@ -1,8 +1,10 @@
 // The typed API as an application uses it: `node api.mjs <folder of the package>`.
 import assert from "node:assert/strict";
+import { webcrypto } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
+globalThis.crypto ??= webcrypto;
 const folder = pathToFileURL(process.argv[2] + "/");
 const { Cdc, CdcError, init } = await import(new URL("cdc.js", folder));
 const { MemoryStorage } = await import(new URL("memory.js", folder));

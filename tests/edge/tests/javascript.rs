@@ -55,6 +55,21 @@ fn a_durable_object_keeps_what_it_acknowledged_over_a_kill() {
 }
 
 #[test]
+fn a_client_that_breaks_off_in_its_body_changes_nothing_and_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for runtime in [Runtime::Node, Runtime::Deno, Runtime::Workerd] {
+        let server = JsServer::start(runtime, folder.path());
+        let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
+        let head = "POST /data/t HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n";
+        std::io::Write::write_all(&mut stream, format!("{head}{{\"id\":1").as_bytes()).unwrap();
+        drop(stream);
+        let next = Connection::open(server.address()).exchange(&Request::post("/data/t", r#"{"id":2}"#)).unwrap();
+        let sequence = &next.expect(200).json()["event"]["metadata"]["sequenceNumber"];
+        assert_eq!(sequence.as_u64(), Some(1), "{runtime:?}");
+    }
+}
+
+#[test]
 fn the_typed_api_captures_queries_subscribes_and_snapshots() {
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("javascript/api.mjs");
     let done = Command::new("node").arg(script).arg(package()).output().unwrap();
