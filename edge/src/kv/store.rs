@@ -29,7 +29,7 @@ pub struct KeyValueOptions {
 #[derive(Debug)]
 pub struct KeyValueStore<K> {
     options: KeyValueOptions,
-    pages: Rc<Pages<K>>,
+    pub(super) pages: Rc<Pages<K>>,
     /// What the write at hand is decided on.
     base: RefCell<Head>,
 }
@@ -102,6 +102,7 @@ impl<K: KeyValue> KeyValueStore<K> {
         let applied = apply(&self.pages, base.root, &edits)?;
         let written: Vec<_> = applied.written.iter().map(|(id, _)| *id).collect();
         head.root = applied.root;
+        self.pages.forget(&applied.replaced);
         let obsolete = head.replace(applied.replaced);
         self.provider().write_pages(applied.written).map_err(store_error)?;
         match self.provider().swap_head(&head.encode()) {

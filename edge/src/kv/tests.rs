@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::tree::KEPT_BYTES;
 use super::{KeyValue, KeyValueError, KeyValueOptions, KeyValueStore, PageId};
 use crate::worker::{Exchange, Worker, WorkerOptions};
 
@@ -156,6 +157,36 @@ fn pages_stay_filled_wherever_rows_are_put() {
     assert!(reads("/snapshot/t") <= 20, "{}", reads("/snapshot/t"));
     assert!(reads("/events?limit=1000") <= 20, "{}", reads("/events?limit=1000"));
     assert!(reads("/data/t/500") <= 4);
+}
+
+#[test]
+fn an_instance_that_lives_long_keeps_few_of_the_pages_that_it_has_read() {
+    let state: Rc<RefCell<State>> = Rc::default();
+    let store = store(Memory::new(&state, None), 10_000);
+    let mut worker = Worker::new(WorkerOptions::default());
+    let mut ask = |method: &str, target: &str, body: String| {
+        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        let exchange =
+            Exchange { method: method.to_owned(), target: target.to_owned(), headers, body: body.into_bytes() };
+        let answer = worker.answer(&store, &exchange, 1_000);
+        assert_eq!(answer.status, 200);
+        answer.body.len()
+    };
+    // Every write makes pages anew: those that it replaces go.
+    for number in 0..2_000 {
+        let row = format!(r#"{{"id":{},"text":"{}"}}"#, number % 100, "x".repeat(100));
+        ask("POST", "/data/small?upsert=true", row);
+    }
+    let live: usize = state.borrow().pages.values().map(Vec::len).sum();
+    assert!(store.pages.kept_bytes() <= live, "{} kept of {live}", store.pages.kept_bytes());
+    // More than is kept is read all the same.
+    for id in 0..60 {
+        ask("POST", "/data/large", format!(r#"{{"id":{id},"text":"{}"}}"#, "x".repeat(100_000)));
+    }
+    for _ in 0..2 {
+        assert!(ask("GET", "/snapshot/large", String::new()) > 6_000_000);
+        assert!(store.pages.kept_bytes() <= KEPT_BYTES, "{} kept", store.pages.kept_bytes());
+    }
 }
 
 #[test]

@@ -16,6 +16,9 @@ use super::{KeyValue, KeyValueError, PageId};
 
 /// A page is cut when it has more bytes than this; one entry may be longer.
 const PAGE_BYTES: usize = 16 << 10;
+/// Pages that were read are kept up to so many bytes of them. An instance may live for as long as its runtime does, and
+/// every commit makes pages that nobody reads again.
+pub(super) const KEPT_BYTES: usize = 4 << 20;
 const LEAF: u8 = 0;
 const BRANCH: u8 = 1;
 
@@ -49,26 +52,63 @@ pub(super) fn store_error(error: KeyValueError) -> StoreError {
     }
 }
 
-/// Pages as they are read; each once, because none ever changes.
+/// Pages as they are read; seldom more than once, because none ever changes.
 #[derive(Debug)]
 pub(super) struct Pages<K> {
     pub(super) provider: Rc<K>,
-    read: RefCell<HashMap<PageId, Rc<Page>>>,
+    kept: RefCell<Kept>,
+}
+
+/// Pages that were read.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Each with its length in bytes as the provider has it.
+    pages: HashMap<PageId, (Rc<Page>, usize)>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// Keeps a page. When there are too many all others go: what is still needed is soon read again, and nothing has to
+    /// be noted each time that a page is used.
+    fn keep(&mut self, id: PageId, page: &Rc<Page>, bytes: usize) {
+        if self.bytes + bytes > KEPT_BYTES {
+            *self = Self::default();
+        }
+        self.pages.insert(id, (page.clone(), bytes));
+        self.bytes += bytes;
+    }
+
+    fn forget(&mut self, id: PageId) {
+        if let Some((_, bytes)) = self.pages.remove(&id) {
+            self.bytes -= bytes;
+        }
+    }
 }
 
 impl<K: KeyValue> Pages<K> {
     pub(super) fn new(provider: Rc<K>) -> Self {
-        Self { provider, read: RefCell::default() }
+        Self { provider, kept: RefCell::default() }
+    }
+
+    /// Lets go of pages that are not part of the newest tree any more. A reader of an older one reads them again.
+    pub(super) fn forget(&self, pages: &[PageId]) {
+        let mut kept = self.kept.borrow_mut();
+        pages.iter().for_each(|id| kept.forget(*id));
+    }
+
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept.borrow().bytes
     }
 
     fn page(&self, id: PageId) -> Result<Rc<Page>, StoreError> {
-        if let Some(page) = self.read.borrow().get(&id) {
+        if let Some((page, _)) = self.kept.borrow().pages.get(&id) {
             return Ok(page.clone());
         }
         // Only a reader that is slower than many commits finds nothing: it has to begin anew.
         let bytes = self.provider.page(id).map_err(store_error)?.ok_or(StoreError::Conflict)?;
         let page = Rc::new(decode(&bytes)?);
-        self.read.borrow_mut().insert(id, page.clone());
+        self.kept.borrow_mut().keep(id, &page, bytes.len());
         Ok(page)
     }
 
