@@ -8,6 +8,8 @@ use super::{Outcome, Worker, explain};
 
 /// A batch is committed when it has this many bytes of rows, if not before.
 const BATCH_BYTES: usize = 512 << 10;
+/// So much of a body is cut into lines at a time.
+const PIECE_BYTES: usize = 64 << 10;
 
 impl Worker {
     /// `POST /data/:table` with a JSON object on each line.
@@ -25,23 +27,20 @@ impl Worker {
         let action = if upsert { Action::Upsert } else { Action::Insert };
         let mut load = Load::new(self, store, now_ms, table, action);
         let mut lines = LineSplitter::new(&load.worker.options.limits);
-        lines.push(body);
-        let mut ended = false;
-        loop {
-            let taken = match lines.next_line() {
-                Some(Line::Row(row)) => load.row(row),
-                Some(Line::TooLong) => {
-                    let problem = Problem::row_too_large(&load.worker.options.limits);
-                    load.refuse(&problem)
-                }
-                None if ended => break,
-                None => {
-                    lines.end();
-                    ended = true;
-                    continue;
-                }
-            };
-            if taken.is_err() {
+        // The splitter copies what it is given: never all of it at once.
+        for piece in body.chunks(PIECE_BYTES).map(Some).chain([None]) {
+            match piece {
+                Some(piece) => lines.push(piece),
+                None => lines.end(),
+            }
+            let mut going = Ok(());
+            while let (Ok(()), Some(line)) = (&going, lines.next_line()) {
+                going = match line {
+                    Line::Row(row) => load.row(row),
+                    Line::TooLong => load.refuse_too_long(),
+                };
+            }
+            if going.is_err() {
                 break;
             }
         }
@@ -114,9 +113,10 @@ impl<'a, S: Store> Load<'a, S> {
     }
 
     /// A row that is refused before the engine sees it. The ones before it must have their outcomes first.
-    fn refuse(&mut self, problem: &Problem) -> Result<(), Interrupted> {
+    fn refuse_too_long(&mut self) -> Result<(), Interrupted> {
         self.commit()?;
-        self.writer.refused(&mut self.out, problem);
+        let problem = Problem::row_too_large(&self.worker.options.limits);
+        self.writer.refused(&mut self.out, &problem);
         self.count_refused()
     }
 
