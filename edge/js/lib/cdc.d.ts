@@ -33,7 +33,7 @@ export interface Event {
   metadata: { sequenceNumber: number; source: string; schemaVersion: number };
 }
 
-/** `row` is an object, or JSON text that is kept as it is. */
+/** `row` is an object, or JSON text of one, which is kept as it is. */
 export type Change =
   | { operation: "insert"; table: string; row: Row | string }
   | { operation: "update" | "upsert"; table: string; key: Key; row: Row | string }
@@ -74,15 +74,19 @@ export interface Selection {
   tables?: string[];
   /** None for all. */
   operations?: Operation[];
-  /** In one batch. Default: 256. */
+  /** In one batch; at least 1. Default: 256. */
   maxEvents?: number;
 }
 
-/** A durable cursor over the log. At least once, in order; it begins with the oldest event that is kept. */
+/**
+ * A durable cursor over the log. At least once, in order; it begins with the oldest event that is kept. When the log has
+ * dropped what comes next, `poll` and `deliver` throw a {@link CdcError} with the code `dropped`: nothing is left out
+ * silently. To go on, take a `snapshot` and acknowledge its `sequenceNumber`.
+ */
 export interface Subscription {
   /** What was not acknowledged yet, oldest first. The same again until it is. */
   poll(): { events: Event[]; acknowledgeUpTo: number };
-  /** All events up to this one are done. */
+  /** All events up to this one are done. Below where the cursor is it changes nothing. */
   acknowledge(sequence: number): void;
   /**
    * Hands everything that is new to the handler, batch by batch, each acknowledged when the handler has returned. Answers
@@ -92,7 +96,7 @@ export interface Subscription {
 }
 
 export interface Options {
-  /** How many of the newest events the log keeps. Default: 10,000. */
+  /** How many of the newest events the log keeps; at least 1. Default: 10,000. */
   maxEvents?: number;
   /** The time in ms since 1970. Default: `Date.now`. */
   now?: () => number;

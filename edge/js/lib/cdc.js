@@ -19,6 +19,12 @@ export class CdcError extends Error {
   }
 }
 
+/** What counts in the engine is a whole number; `NaN` would become 0 there, which is a count too. */
+function count(name, value, least) {
+  if (Number.isSafeInteger(value) && value >= least) return value;
+  throw new RangeError(`${name} must be a whole number from ${least} on, not ${value}`);
+}
+
 const path = (...parts) => parts.map((part) => "/" + encodeURIComponent(String(part))).join("");
 const JSON_BODY = ["content-type", "application/json"];
 
@@ -28,13 +34,12 @@ export class Cdc {
 
   constructor(storage, { maxEvents = 10_000, now = Date.now } = {}) {
     if (!isReady) throw new Error("call init(module) before the first `new Cdc`");
-    this.#engine = new Engine(storage, maxEvents);
+    this.#engine = new Engine(storage, count("maxEvents", maxEvents, 1));
     this.#now = now;
   }
 
   async fetch(request) {
-    const url = new URL(request.url);
-    const head = [request.method, url.pathname + url.search, [...request.headers].flat()];
+    const head = [request.method, target(request.url), [...request.headers].flat()];
     let limit;
     try {
       limit = this.#engine.bodyLimit(...head);
@@ -56,6 +61,9 @@ export class Cdc {
 
   capture(change) {
     const { operation, table, key, row } = change;
+    if (Array.isArray(row) || (typeof row === "string" && /^\s*\[/.test(row))) {
+      throw new TypeError("capture takes one row; send several to POST /data/:table through fetch");
+    }
     const keys = key === undefined ? [] : [key].flat();
     switch (operation) {
       case "insert":
@@ -95,7 +103,7 @@ export class Cdc {
   #ask(method, target, row) {
     const headers = row === undefined ? [] : JSON_BODY;
     const body = row === undefined ? "" : typeof row === "string" ? row : JSON.stringify(row);
-    const answer = this.#engine.answer(method, target, headers, new TextEncoder().encode(body), this.#now());
+    const answer = taken(this.#engine.answer(method, target, headers, new TextEncoder().encode(body), this.#now()));
     const document = JSON.parse(new TextDecoder().decode(answer.body));
     if (answer.status >= 400) throw new CdcError(document);
     return document;
@@ -110,15 +118,19 @@ class Subscription {
   constructor(engine, name, { tables = [], operations = [], maxEvents = 256 }) {
     this.#engine = engine;
     this.#name = name;
-    this.#selection = [tables, operations, maxEvents];
+    // The engine counts them in 32 bits.
+    this.#selection = [tables, operations, Math.min(count("maxEvents", maxEvents, 1), 0xffff_ffff)];
   }
 
   poll() {
     const delivery = thrown(() => this.#engine.poll(this.#name, ...this.#selection));
-    return { events: JSON.parse(delivery.events), acknowledgeUpTo: delivery.acknowledgeUpTo };
+    const { events, acknowledgeUpTo } = delivery;
+    delivery.free();
+    return { events: JSON.parse(events), acknowledgeUpTo };
   }
 
   acknowledge(sequence) {
+    count("sequence", sequence, 0);
     thrown(() => this.#engine.acknowledge(this.#name, sequence));
   }
 
@@ -144,12 +156,28 @@ function thrown(call) {
   }
 }
 
+/** An answer out of the engine's memory, which is given back at once: the garbage collector does not see how much it is. */
+function taken(answer) {
+  const { status, headers } = answer;
+  const body = answer.takeBody();
+  answer.free();
+  return { status, headers, body };
+}
+
 function response(answer, method) {
+  const { status, headers: pairs, body } = taken(answer);
   const headers = new Headers();
-  const pairs = answer.headers;
   for (let at = 0; at < pairs.length; at += 2) headers.append(pairs[at], pairs[at + 1]);
-  const isBare = method === "HEAD" || answer.status === 204;
-  return new Response(isBare ? null : answer.body, { status: answer.status, headers });
+  const isBare = method === "HEAD" || status === 204;
+  return new Response(isBare ? null : body, { status, headers });
+}
+
+/**
+ * Path and query of a URL, as they stand there. `URL` would take `..` and `%2e%2e`, which may be keys, out of a path that a
+ * server hands over as it came.
+ */
+function target(url) {
+  return url.replace(/^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i, "").replace(/#.*$/s, "") || "/";
 }
 
 /** The whole body, or undefined when it is longer than that. */

@@ -25,10 +25,10 @@ async function serve(message, answer) {
   for (let at = 0; at < message.rawHeaders.length; at += 2) {
     headers.append(message.rawHeaders[at], message.rawHeaders[at + 1]);
   }
-  // Not a Request: it knows fewer methods, and no body with GET, which are for the engine to refuse.
+  // Not a Request: it knows fewer methods, and no body with GET, which are for the engine to refuse, and it changes paths.
   const response = await cdc.fetch({
     method: message.method,
-    url: new URL(message.url, "http://localhost").href,
+    url: message.url.startsWith("/") ? "http://localhost" + message.url : message.url,
     headers,
     body: hasBody ? Readable.toWeb(message) : null,
   });

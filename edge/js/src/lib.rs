@@ -40,7 +40,7 @@ pub struct Engine {
     store: KeyValueStore<Provider>,
 }
 
-/// An answer to a request.
+/// An answer to a request. Whoever has read it frees it: JavaScript collects late what it does not see the size of.
 #[wasm_bindgen]
 pub struct Answer(worker::Answer);
 
@@ -58,14 +58,14 @@ impl Answer {
         self.0.headers.iter().flat_map(|(name, value)| [name.clone(), value.clone()]).collect()
     }
 
-    /// The body.
-    #[wasm_bindgen(getter)]
-    pub fn body(&self) -> Vec<u8> {
-        self.0.body.clone()
+    /// The body, once.
+    #[wasm_bindgen(js_name = takeBody)]
+    pub fn take_body(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0.body)
     }
 }
 
-/// Events that a subscription has not acknowledged.
+/// Events that a subscription has not acknowledged. To be freed, as an answer is.
 #[wasm_bindgen]
 pub struct Delivery(worker::Delivery);
 
