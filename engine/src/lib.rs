@@ -2,9 +2,9 @@
 //!
 //! The core decides what becomes of a change, what a query answers and what a table looked like. It is a function of
 //! its input, the [`store`] it is handed and `now`: no clock, file, socket or thread (the `clippy.toml` beside this
-//! crate bans them). `component.rs` is the shell: it exists in WASM builds with the feature `component` only, so that an
-//! embedder which links the core into a module of its own exports and imports nothing of it, and converts between the core's types
-//! and those of `wit/engine`.
+//! crate bans them). `component.rs` is the shell: it converts between the core's types and those of `wit/engine`, and
+//! exists in WASM builds with the feature `component` only, so that whoever links the core into a module of their own
+//! exports and imports nothing of it.
 //!
 //! Invariants:
 //! - State lives in the store. What the core keeps between calls is a cache that the store's head can void.

@@ -103,18 +103,7 @@ fn cargo(workspace: &Path, command: &str, target_folder: &Path) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace).args([command, "--quiet", "--release", "--target", TARGET, "--target-dir"]);
     cargo.arg(target_folder);
-    // As in the host's build script: what the outer build wants of the host's code is not meant for a component.
-    for (name, _) in env::vars_os() {
-        let Some(name) = name.to_str() else { continue };
-        let of_outer_build = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
-            .contains(&name)
-            || ["CARGO_TARGET", "CARGO_BUILD", "CARGO_PROFILE", "CARGO_FEATURE", "CARGO_CFG", "CARGO_PKG"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix));
-        if of_outer_build {
-            cargo.env_remove(name);
-        }
-    }
+    cdc_test_edge::without_outer_build(&mut cargo);
     cargo
 }
 

@@ -17,9 +17,15 @@ pub struct Recorder {
 /// One request as it came.
 #[derive(Clone, Debug)]
 pub struct Exchange {
+    pub method: String,
+    pub target: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    /// When it had come whole.
+    pub arrived: Instant,
+    /// The lines of the body that are sequence numbers, unless it was led elsewhere.
+    sequences: Vec<u64>,
 }
 
 impl Exchange {
@@ -31,9 +37,6 @@ impl Exchange {
 
 #[derive(Debug, Default)]
 struct Shared {
-    batches: Mutex<Vec<Vec<u64>>>,
-    requests: Mutex<Vec<String>>,
-    arrivals: Mutex<Vec<Instant>>,
     exchanges: Mutex<Vec<Exchange>>,
     is_down: AtomicBool,
 }
@@ -65,7 +68,8 @@ impl Recorder {
 
     /// The sequence numbers of each body, in the order in which bodies came.
     pub fn batches(&self) -> Vec<Vec<u64>> {
-        self.shared.batches.lock().unwrap().clone()
+        let exchanges = self.shared.exchanges.lock().unwrap();
+        exchanges.iter().map(|exchange| exchange.sequences.clone()).filter(|batch| !batch.is_empty()).collect()
     }
 
     /// All sequence numbers in the order in which they came, repetitions included.
@@ -75,17 +79,23 @@ impl Recorder {
 
     /// Method and path of each request.
     pub fn requests(&self) -> Vec<String> {
-        self.shared.requests.lock().unwrap().clone()
+        let exchanges = self.shared.exchanges.lock().unwrap();
+        exchanges.iter().map(|exchange| format!("{} {}", exchange.method, exchange.target)).collect()
     }
 
-    /// Each request with its headers and its body.
+    /// Each request, in the order in which they came.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.shared.exchanges.lock().unwrap().clone()
     }
 
-    /// When each request had come whole.
-    pub fn arrivals(&self) -> Vec<Instant> {
-        self.shared.arrivals.lock().unwrap().clone()
+    /// How many requests have come.
+    pub fn count(&self) -> usize {
+        self.shared.exchanges.lock().unwrap().len()
+    }
+
+    /// When the request with this number, from 0, had come whole.
+    pub fn arrival(&self, number: usize) -> Option<Instant> {
+        self.shared.exchanges.lock().unwrap().get(number).map(|exchange| exchange.arrived)
     }
 
     /// From now on, or no longer, everything is answered with 503 and forgotten.
@@ -103,47 +113,42 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
         if reader.read_line(&mut first).unwrap_or(0) == 0 {
             return;
         }
-        let (mut length, mut chunked) = (0, false);
         let mut headers = Vec::new();
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
                 return;
             }
-            if let Some((name, value)) = line.trim().split_once(':') {
-                headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+            match line.trim().split_once(':') {
+                Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.trim().to_owned())),
+                None if line.trim().is_empty() => break,
+                None => {}
             }
-            let line = line.trim().to_ascii_lowercase();
-            if line.is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = value.trim().parse().expect("a length");
-            }
-            chunked |= line.starts_with("transfer-encoding:") && line.contains("chunked");
         }
-        let body = match read_body(&mut reader, length, chunked) {
+        let mut words = first.split(' ').map(str::to_owned);
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut exchange =
+            Exchange { method, target, headers, body: Vec::new(), arrived: Instant::now(), sequences: Vec::new() };
+        let length = exchange.header("content-length").map_or(0, |length| length.parse().expect("a length"));
+        let encoding = exchange.header("transfer-encoding").unwrap_or_default().to_ascii_lowercase();
+        exchange.body = match read_body(&mut reader, length, encoding.contains("chunked")) {
             Some(body) => body,
             None => return,
         };
-        let mut words = first.split(' ');
-        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        exchange.arrived = Instant::now();
         let answer = if shared.is_down.load(Ordering::SeqCst) {
             "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned()
         } else {
-            shared.arrivals.lock().unwrap().push(Instant::now());
-            shared.requests.lock().unwrap().push(format!("{method} {target}"));
-            if let Some((_, to)) = target.split_once("/redirect?") {
-                format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
-            } else {
-                shared.exchanges.lock().unwrap().push(Exchange { headers, body: body.clone() });
-                let text = String::from_utf8_lossy(&body);
-                let numbers: Vec<u64> = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
-                if !numbers.is_empty() {
-                    shared.batches.lock().unwrap().push(numbers);
+            let answer = match exchange.target.split_once("/redirect?") {
+                Some((_, to)) => format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n"),
+                None => {
+                    let text = String::from_utf8_lossy(&exchange.body);
+                    exchange.sequences = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
+                    "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned()
                 }
-                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned()
-            }
+            };
+            shared.exchanges.lock().unwrap().push(exchange);
+            answer
         };
         if stream.write_all(answer.as_bytes()).is_err() {
             return;

@@ -1,6 +1,7 @@
 //! Consumers that are none of ours read what the service delivers: Kafka Connect's JsonConverter with Debezium's
 //! ExtractNewRecordState, and the CloudEvents SDK, which validates against the JSON schema that it carries.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -8,18 +9,15 @@ use std::thread;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cdc_test_servers::{Postgres, Redis};
-use cdc_tests::harness::{Data, Launch, Server, repository, until};
+use cdc_tests::harness::{Launch, Server, repository, until};
 use cdc_tests::recorder::Recorder;
 use serde_json::{Value, json};
 
 /// A captured database whose changes go where these lines of configuration say.
 fn captured(postgres: &Postgres, lines: &str) -> Server {
-    let data = Data::new();
-    let file = data.beside("cdc.toml");
     let url = postgres.url("postgres");
-    std::fs::write(&file, format!("builtin-subscribers = \"none\"\n[sources.shop]\nurl = \"{url}\"\n\n{lines}"))
-        .unwrap();
-    let server = Launch::new().on(&data).option("--config", file.display()).start();
+    let text = format!("builtin-subscribers = \"none\"\n[sources.shop]\nurl = \"{url}\"\n\n{lines}");
+    let server = Launch::configured(&text).start();
     until("the source to follow", || {
         (server.get("/sources/shop").expect(200).json()["state"] == "following").then_some(())
     });
@@ -120,23 +118,15 @@ fn a_consumer_written_for_debezium_reads_rows_keys_and_deletes() {
 
 /// Keys and values of a stream of Redis, as Debezium's consumer reads them.
 fn consumed(stream: &str, with_schemas: &str, redis: &Redis) -> Vec<(Value, Value)> {
-    let fields = redis.command(&["EVAL", KEYS_AND_VALUES, "1", stream]);
-    let fields: Vec<&str> = fields.lines().collect();
-    let records: Vec<String> =
-        fields.chunks(2).map(|pair| format!("{} {}", STANDARD.encode(pair[0]), STANDARD.encode(pair[1]))).collect();
+    let records = redis.entries(stream).into_iter().map(|fields| {
+        let fields: HashMap<String, String> = fields.into_iter().collect();
+        format!("{} {}", STANDARD.encode(&fields["key"]), STANDARD.encode(&fields["value"]))
+    });
+    let records: Vec<String> = records.collect();
     let rows = peer("debezium/consume", &[with_schemas], records.join("\n"));
     let json = |text: &str| serde_json::from_str(text).unwrap();
     rows.iter().map(|line| line.split_once('\t').unwrap()).map(|(key, row)| (json(key), json(row))).collect()
 }
-
-const KEYS_AND_VALUES: &str = "local lines = {} \
-    for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do \
-      local fields = {} \
-      for at = 1, #entry[2], 2 do fields[entry[2][at]] = entry[2][at + 1] end \
-      lines[#lines + 1] = fields['key'] \
-      lines[#lines + 1] = fields['value'] \
-    end \
-    return lines";
 
 #[test]
 fn cloudevents_of_every_mode_are_valid_to_the_sdk_and_its_schema() {

@@ -141,8 +141,8 @@ impl Engine {
     }
 
     /// Moves a subscription's cursor.
-    pub fn acknowledge(&self, subscription: &str, up_to: f64) -> Result<(), String> {
-        worker::acknowledge(&self.store, subscription, up_to as u64).map_err(document)
+    pub fn acknowledge(&mut self, subscription: &str, up_to: f64) -> Result<(), String> {
+        self.worker.acknowledge(&self.store, subscription, up_to as u64).map_err(document)
     }
 }
 

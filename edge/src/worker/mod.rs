@@ -13,7 +13,7 @@ mod subscribe;
 mod tables;
 
 pub use cdc_rest::Problem;
-pub use subscribe::{Delivery, acknowledge, poll};
+pub use subscribe::{Delivery, poll};
 
 use cdc_engine::capture::Capture;
 use cdc_engine::store::{Settings, Store, StoreError};

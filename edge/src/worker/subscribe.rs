@@ -2,13 +2,10 @@
 
 use cdc_engine::event::Operation;
 use cdc_engine::selection::{self, Selection, SubscribeError};
-use cdc_engine::store::{Store, StoreError};
+use cdc_engine::store::Store;
 use cdc_rest::{Code, EventRef, Problem, SubscriptionId, write_event};
 
-use super::explain;
-
-/// How often an acknowledgement is tried while others commit.
-const MAX_ATTEMPTS: u32 = 64;
+use super::{Worker, explain};
 
 /// Events that a subscription has not acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,16 +53,16 @@ pub fn poll<S: Store>(
     Ok(Delivery { events, count: found.events.len(), acknowledge_up_to: found.acknowledge_up_to })
 }
 
-/// Moves a subscription's cursor, durably. Below where it is it changes nothing.
-pub fn acknowledge<S: Store>(store: &S, subscription: &str, up_to: u64) -> Result<(), Problem> {
-    let id = SubscriptionId::parse(subscription)?;
-    for _ in 1..MAX_ATTEMPTS {
-        match selection::acknowledge(store, id.as_str(), up_to) {
-            Err(SubscribeError::Store(StoreError::Conflict)) => {}
-            outcome => return outcome.map_err(explain),
-        }
+impl Worker {
+    /// Moves a subscription's cursor, durably. Below where it is it changes nothing.
+    pub fn acknowledge<S: Store>(&mut self, store: &S, subscription: &str, up_to: u64) -> Result<(), Problem> {
+        let id = SubscriptionId::parse(subscription)?;
+        let moved = self.until_first_or(
+            |_| selection::acknowledge(store, id.as_str(), up_to),
+            |error| matches!(error, SubscribeError::Store(error) if super::is_conflict(error)),
+        );
+        moved.map_err(explain)
     }
-    Err(explain::store(StoreError::Conflict))
 }
 
 fn operation(name: &str) -> Result<Operation, Problem> {

@@ -1,5 +1,5 @@
-//! What went wrong, as the problem that a client sees. The one place where the
-//! host's errors become answers; what the engine's mean is `cdc-rest`'s to say.
+//! What went wrong, as the problem that a client sees. The one place where the host's errors become answers;
+//! what the engine's mean is `cdc-rest`'s to say.
 
 use cdc_rest::{Code, Failure, LATER_SECONDS, Problem, SOON_SECONDS};
 use http::{Response, StatusCode};

@@ -7,23 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
-}
+use crate::build::{repository, without_outer_build};
 
 /// The folder of the package.
 pub fn package() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let root = repository();
-        let mut build = Command::new(root.join("edge/js/build"));
-        // What the outer build wants is not meant for it.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME") {
-                build.env_remove(name);
-            }
-        }
-        let done = build.output().expect("the repository has this script");
+        let done = without_outer_build(&mut Command::new(root.join("edge/js/build"))).output();
+        let done = done.expect("the repository has this script");
         assert!(done.status.success(), "the package is not built:\n{}", String::from_utf8_lossy(&done.stderr));
         root.join(String::from_utf8_lossy(&done.stdout).trim())
     })

@@ -11,6 +11,6 @@ pub mod javascript;
 mod provider;
 mod server;
 
-pub use build::component;
+pub use build::{component, without_outer_build};
 pub use provider::{Provider, Steps};
 pub use server::EdgeServer;

@@ -6,11 +6,12 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use cdc_test_edge::javascript::tool;
+use cdc_test_edge::without_outer_build;
+use cdc_tests::harness::repository;
 
 #[test]
 fn the_chapters_commands_work() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
     let (_, rest) = readme.split_once("<!-- edge:begin -->").expect("README has the part");
     let (chapter, _) = rest.split_once("<!-- edge:end -->").expect("the part has an end");
     let blocks: Vec<&str> = chapter.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
@@ -30,15 +31,10 @@ fn the_chapters_commands_work() {
              {commands}"
         );
         let mut shell = Command::new("bash");
-        // What the outer build wants is not meant for those in here.
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME") {
-                shell.env_remove(name);
-            }
-        }
+        without_outer_build(&mut shell).current_dir(repository());
         let tools = tool("deno").parent().unwrap().to_owned();
         let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
-        let done = shell.current_dir(&root).env("PATH", path).args(["-c", &script]).output().unwrap();
+        let done = shell.env("PATH", path).args(["-c", &script]).output().unwrap();
         assert!(done.status.success(), "{block}\n{}", String::from_utf8_lossy(&done.stderr));
     }
 }

@@ -62,6 +62,14 @@ impl Redis {
         text.strip_suffix('\n').unwrap_or(&text).to_owned()
     }
 
+    /// The entries of a stream, oldest first, each as its fields in their order.
+    pub fn entries(&self, stream: &str) -> Vec<Vec<(String, String)>> {
+        let lines = self.command(&["--json", "XRANGE", stream, "-", "+"]);
+        let entries: Vec<(String, Vec<String>)> = serde_json::from_str(&lines).expect("an id and fields each");
+        let pairs = |fields: &[String]| fields.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+        entries.iter().map(|(_, fields)| pairs(fields)).collect()
+    }
+
     /// Ends the server cleanly. Does nothing if it does not run.
     pub fn stop(&self) {
         self.process().stop(Signal::TERM);

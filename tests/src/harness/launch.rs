@@ -45,6 +45,14 @@ impl Launch {
         }
     }
 
+    /// A service with this configuration file, on a new folder and a free port. The file is `cdc.toml` beside the data.
+    pub fn configured(text: &str) -> Launch {
+        let launch = Launch::new();
+        let file = launch.data.beside("cdc.toml");
+        fs::write(&file, text).expect("the folder is ours");
+        launch.option("--config", file.display())
+    }
+
     pub fn on(mut self, data: &Data) -> Launch {
         self.data = data.clone();
         self

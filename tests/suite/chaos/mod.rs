@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cdc_test_servers::Postgres;
-use cdc_tests::harness::{Data, Launch, Server, until};
+use cdc_tests::harness::{Launch, Server, until};
 use cdc_tests::random::Random;
 
 /// How long the load goes on.
@@ -19,18 +19,14 @@ const KILLS_OF_EACH: usize = 3;
 
 /// The service with a source and a replica in PostgreSQL, as its configuration has them.
 fn launch(source: &str, replica: &Postgres) -> Launch {
-    let data = Data::new();
-    let file = data.beside("cdc.toml");
-    let text = format!(
+    Launch::configured(&format!(
         "retention-events = \"unlimited\"\nbuiltin-subscribers = \"none\"\n\n{source}\n\
          [subscriptions.replica]\nstart = \"beginning\"\n\
          subscriber = {{ sink = \"postgres\", url = \"{}\", createTables = true, table = \"{{table}}\" }}\n\
          batch = {{ maxEvents = 2000 }}\n\
          retry = {{ initialMs = 50, maxMs = 500 }}\n",
         replica.url("postgres")
-    );
-    std::fs::write(&file, text).unwrap();
-    Launch::new().on(&data).option("--config", file.display())
+    ))
 }
 
 /// What can be killed.

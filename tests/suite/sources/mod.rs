@@ -5,16 +5,13 @@ mod mariadb;
 mod postgres;
 
 use cdc_test_servers::Postgres;
-use cdc_tests::harness::{Data, Launch, Server, until};
+use cdc_tests::harness::{Launch, Server, until};
 use cdc_tests::rows;
 use serde_json::Value;
 
 /// A service with this configuration file, on a folder of its own and without the built-in subscribers.
 fn configured(text: &str) -> Launch {
-    let data = Data::new();
-    let file = data.beside("cdc.toml");
-    std::fs::write(&file, format!("builtin-subscribers = \"none\"\n{text}")).unwrap();
-    Launch::new().on(&data).option("--config", file.display())
+    Launch::configured(&format!("builtin-subscribers = \"none\"\n{text}"))
 }
 
 /// The configuration of a source `shop` with these lines.

@@ -447,7 +447,7 @@ pub(crate) fn await_delivery(server: &Server) -> Duration {
 }
 
 /// Waits until a subscription has come so far.
-fn await_sequence(server: &Server, id: &str, member: &str, sequence: u64) {
+pub(crate) fn await_sequence(server: &Server, id: &str, member: &str, sequence: u64) {
     let deadline = Instant::now() + 5 * PATIENCE;
     let mut connection = server.connect();
     loop {

@@ -33,11 +33,10 @@ pub(crate) fn measure(scale: Scale, table: &mut Table) {
     for tick in 0..WARM_UP + scale.handler_events {
         session.run(&format!("BEGIN; INSERT INTO ticks VALUES ({tick}, 'tick')"));
         thread::sleep(Duration::from_millis(10));
-        let heard = recorder.arrivals().len();
+        let heard = recorder.count();
         let began = Instant::now();
         session.run("COMMIT");
-        let arrived =
-            cdc_tests::harness::until("the handler to hear of it", || recorder.arrivals().get(heard).copied());
+        let arrived = cdc_tests::harness::until("the handler to hear of it", || recorder.arrival(heard));
         if tick >= WARM_UP {
             latencies.record(arrived.saturating_duration_since(began));
         }

@@ -5,11 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use cdc_test_servers::MariaDb;
-use cdc_tests::latency::median;
 
-use super::{configured, drain, follow_once, per_second, rate, timed};
+use super::{Sides, configured, drain, follow_once, in_turns, timed};
 use crate::Scale;
-use crate::table::{Table, grouped, mib};
+use crate::table::{Table, grouped};
 
 /// As applications write: a statement a row; and as loads do: a statement for thousands of rows.
 const TABLE: &str = "\
@@ -54,7 +53,7 @@ pub(crate) fn measure(scale: Scale, table: &mut Table) {
         ("fill_sets", 10_000, "10,000 a transaction and statement"),
     ];
     for (procedure, per_transaction, how) in kinds {
-        let (mut ours, mut peer, mut peak) = (Vec::new(), Vec::new(), 0);
+        let mut sides = Sides::default();
         for round in 0..scale.database_rounds {
             // What is copied begins with a file of its own.
             let newest = mariadb.sql("", "FLUSH BINARY LOGS; SHOW MASTER STATUS");
@@ -62,27 +61,12 @@ pub(crate) fn measure(scale: Scale, table: &mut Table) {
             mariadb.sql("bench", &format!("CALL {procedure}({next}, {changes}, {per_transaction})"));
             next += changes;
             sequence += changes;
-            let mut copied = Duration::ZERO;
-            if round % 2 == 0 {
-                copied = copy(&mariadb, &file);
-            }
-            let drained = drain(&launch, sequence);
-            if round % 2 == 1 {
-                copied = copy(&mariadb, &file);
-            }
+            let (drained, copied) = in_turns(round, || drain(&launch, sequence), || copy(&mariadb, &file));
+            sides.add(changes, &drained, copied);
             launch = drained.launch;
-            ours.push(per_second(changes, drained.took));
-            peer.push(per_second(changes, copied));
-            peak = peak.max(drained.peak_bytes);
         }
-        let (ours, peer) = (median(&ours), median(&peer));
-        table.against_peer(
-            &format!("MariaDB: {} inserts, {how}, durable (peer: mariadb-binlog --raw)", grouped(changes as f64)),
-            format!("{}, {} at most", rate(ours), mib(peak)),
-            rate(peer),
-            ours / peer,
-            0.6,
-        );
+        let what = format!("MariaDB: {} inserts, {how}, durable (peer: mariadb-binlog --raw)", grouped(changes as f64));
+        sides.row(table, &what, 0.6);
     }
 }
 

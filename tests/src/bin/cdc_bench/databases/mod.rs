@@ -14,15 +14,15 @@ pub(crate) use mariadb::measure as measure_mariadb;
 pub(crate) use postgres::{measure_drain, measure_large, measure_reading};
 pub(crate) use sinks::measure as measure_sinks;
 
-use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cdc_tests::harness::{Data, Launch, PATIENCE, Server};
+use cdc_tests::harness::{Launch, PATIENCE, Server};
 use cdc_tests::http::Request;
+use cdc_tests::latency::median;
 
-use crate::table::grouped;
+use crate::table::{Table, grouped, mib};
 
 /// What a drain took.
 struct Drained {
@@ -32,12 +32,56 @@ struct Drained {
     launch: Launch,
 }
 
+/// Rates of both sides, a figure for each round, and the service's memory at most.
+#[derive(Default)]
+struct Sides {
+    ours: Vec<f64>,
+    peer: Vec<f64>,
+    peak_bytes: u64,
+}
+
+impl Sides {
+    /// Adds a round of so many changes.
+    fn add(&mut self, changes: u64, drained: &Drained, peer_took: Duration) {
+        let (ours, peer) = (per_second(changes, drained.took), per_second(changes, peer_took));
+        eprintln!("  round {}: {}, peer {}", self.ours.len() + 1, rate(ours), rate(peer));
+        self.ours.push(ours);
+        self.peer.push(peer);
+        self.peak_bytes = self.peak_bytes.max(drained.peak_bytes);
+    }
+
+    fn ours(&self) -> f64 {
+        median(&self.ours)
+    }
+
+    fn peer(&self) -> f64 {
+        median(&self.peer)
+    }
+
+    fn shown(&self) -> String {
+        format!("{}, {} at most", rate(self.ours()), mib(self.peak_bytes))
+    }
+
+    /// A line of the table.
+    fn row(&self, table: &mut Table, what: &str, bar: f64) {
+        table.against_peer(what, self.shown(), rate(self.peer()), self.ours() / self.peer(), bar);
+    }
+}
+
+/// Both sides on the same changes, in turns who is first.
+fn in_turns(round: usize, service: impl FnOnce() -> Drained, peer: impl FnOnce() -> Duration) -> (Drained, Duration) {
+    if round.is_multiple_of(2) {
+        let took = peer();
+        (service(), took)
+    } else {
+        let drained = service();
+        (drained, peer())
+    }
+}
+
 /// A service whose configuration file holds this text, without the built-in subscribers: what is measured is the source.
 fn configured(text: &str) -> Launch {
-    let data = Data::new();
-    let file = data.beside("cdc.toml");
-    fs::write(&file, format!("builtin-subscribers = \"none\"\n{text}")).expect("the folder is ours");
-    Launch::new().on(&data).option("--config", file.display())
+    Launch::configured(&format!("builtin-subscribers = \"none\"\n{text}"))
 }
 
 /// Lets the service begin to follow the source `bench`, and stops it again: what comes now waits in the database.

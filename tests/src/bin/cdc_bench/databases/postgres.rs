@@ -4,10 +4,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use cdc_test_servers::Postgres;
-use cdc_tests::harness::{Launch, repository};
-use cdc_tests::latency::median;
+use cdc_tests::harness::{Launch, repository, until};
 
-use super::{Drained, configured, drain, follow_once, per_second, rate, timed, wait};
+use super::{Sides, configured, drain, follow_once, in_turns, per_second, rate, timed};
 use crate::Scale;
 use crate::table::{Table, grouped, mib};
 
@@ -34,32 +33,25 @@ const TABLE: &str = "\
 /// Drains slots that were prepared alike: into our log, by `pg_recvlogical` to nowhere, and by Debezium's engine.
 pub(crate) fn measure_drain(scale: Scale, table: &mut Table) {
     let changes = scale.database_changes;
-    let mut bench = Followed::start(&[]);
+    let mut bench = Followed::start(&[], "");
     let mut of_hundreds = (0.0, 0);
     for per_transaction in [100, 10_000] {
         let sides = bench.rounds(scale, |bench, first| bench.call("fill", first, changes, per_transaction));
-        let (ours, peer) = (median(&sides.ours), median(&sides.peer));
-        table.against_peer(
-            &format!(
-                "PostgreSQL: {} inserts of a slot, {} a transaction, durable (peer: pg_recvlogical)",
-                grouped(changes as f64),
-                grouped(per_transaction as f64)
-            ),
-            format!("{}, {} at most", rate(ours), mib(sides.peak_bytes)),
-            rate(peer),
-            ours / peer,
-            1.2,
+        let what = format!(
+            "PostgreSQL: {} inserts of a slot, {} a transaction, durable (peer: pg_recvlogical)",
+            grouped(changes as f64),
+            grouped(per_transaction as f64)
         );
+        sides.row(table, &what, 1.2);
         if per_transaction == 100 {
-            of_hundreds = (ours, sides.peak_bytes);
+            of_hundreds = (sides.ours(), sides.peak_bytes);
         }
     }
     let sides = bench.rounds(Scale { database_rounds: 1, ..scale }, |bench, _| bench.call("touch", 1, changes, 100));
-    let (ours, peer) = (median(&sides.ours), median(&sides.peer));
     table.note(
         "the same with updates of one column, 100 a transaction",
-        format!("{}, {} at most", rate(ours), mib(sides.peak_bytes)),
-        &format!("{}, ratio {:.2}", rate(peer), ours / peer),
+        sides.shown(),
+        &format!("{}, ratio {:.2}", rate(sides.peer()), sides.ours() / sides.peer()),
     );
     bench.against_debezium(changes, of_hundreds, table);
 }
@@ -70,32 +62,23 @@ pub(crate) fn measure_reading(scale: Scale, table: &mut Table) {
     let postgres = Postgres::start();
     postgres.psql(DATABASE, TABLE);
     postgres.psql(DATABASE, &format!("CALL fill(1, {rows}, {rows}); VACUUM (FREEZE, ANALYZE) changes"));
-    let (mut ours, mut peer, mut peak) = (Vec::new(), Vec::new(), 0);
+    let mut sides = Sides::default();
     for _ in 0..scale.database_rounds {
         let copied = timed(client(&postgres, "psql").args(["--command", "COPY changes TO STDOUT", DATABASE]));
-        peer.push(per_second(rows, copied));
-        let read = drain(&source(&postgres), rows);
-        ours.push(per_second(rows, read.took));
-        peak = peak.max(read.peak_bytes);
+        sides.add(rows, &drain(&source(&postgres, ""), rows), copied);
         forget(&postgres);
     }
-    let (ours, peer) = (median(&ours), median(&peer));
-    table.against_peer(
-        &format!("PostgreSQL: {} rows read at first, durable (peer: COPY TO STDOUT)", grouped(rows as f64)),
-        format!("{}, {} at most", rate(ours), mib(peak)),
-        rate(peer),
-        ours / peer,
-        0.4,
-    );
+    let what = format!("PostgreSQL: {} rows read at first, durable (peer: COPY TO STDOUT)", grouped(rows as f64));
+    sides.row(table, &what, 0.4);
 }
 
 /// Drains one transaction that is larger than memory should ever get.
 pub(crate) fn measure_large(scale: Scale, table: &mut Table) {
     let changes = scale.database_changes;
     // The server hands it over while it decodes, as it does with large transactions.
-    let mut bench = Followed::start(&[("logical_decoding_work_mem", "64kB")]);
+    let bench = Followed::start(&[("logical_decoding_work_mem", "64kB")], "");
     bench.call("fill", 1, changes, changes);
-    let drained = bench.drain(changes);
+    let drained = drain(&bench.launch, changes);
     let peak = drained.peak_bytes;
     table.against_bar(
         &format!("PostgreSQL: one transaction of {} inserts, memory at most", grouped(changes as f64)),
@@ -105,17 +88,10 @@ pub(crate) fn measure_large(scale: Scale, table: &mut Table) {
     );
 }
 
-/// Rates of both sides, a figure for each round, and the service's memory.
-struct Sides {
-    ours: Vec<f64>,
-    peer: Vec<f64>,
-    peak_bytes: u64,
-}
-
 /// A database and a service that has begun to follow it, and is stopped.
-struct Followed {
+pub(super) struct Followed {
     postgres: Postgres,
-    launch: Launch,
+    pub(super) launch: Launch,
     /// What has been captured.
     sequence: u64,
     /// The next key that is free.
@@ -123,47 +99,32 @@ struct Followed {
 }
 
 impl Followed {
-    fn start(settings: &[(&str, &str)]) -> Followed {
+    /// With these settings of the server, and a configuration of the service that goes on with `further`.
+    pub(super) fn start(settings: &[(&str, &str)], further: &str) -> Followed {
         let postgres = Postgres::with(&[&[("max_wal_size", "8GB")], settings].concat());
         postgres.psql(DATABASE, TABLE);
-        let launch = follow_once(&source(&postgres));
+        let launch = follow_once(&source(&postgres, further));
         Followed { postgres, launch, sequence: 0, next: 1 }
     }
 
-    fn call(&mut self, procedure: &str, first: u64, changes: u64, per_transaction: u64) {
+    pub(super) fn call(&self, procedure: &str, first: u64, changes: u64, per_transaction: u64) {
         self.postgres.psql(DATABASE, &format!("CALL {procedure}({first}, {changes}, {per_transaction})"));
     }
 
-    fn drain(&mut self, changes: u64) -> Drained {
-        self.sequence += changes;
-        let drained = drain(&self.launch, self.sequence);
-        self.launch = drained.launch.clone();
-        drained
-    }
-
     /// Prepares as many changes as the scale says and lets both sides drain them, in turns who is first.
-    fn rounds(&mut self, scale: Scale, prepare: impl Fn(&mut Followed, u64)) -> Sides {
+    fn rounds(&mut self, scale: Scale, prepare: impl Fn(&Followed, u64)) -> Sides {
         let changes = scale.database_changes;
-        let mut sides = Sides { ours: Vec::new(), peer: Vec::new(), peak_bytes: 0 };
+        let mut sides = Sides::default();
         for round in 0..scale.database_rounds {
             self.make_slot("peer");
             prepare(self, self.next);
             self.next += changes;
+            self.sequence += changes;
             // One more after the end, at which the peer stops.
             let end = self.end();
-            let mut received = Duration::ZERO;
-            if round % 2 == 0 {
-                received = self.receive(&end);
-            }
-            let drained = self.drain(changes);
-            if round % 2 == 1 {
-                received = self.receive(&end);
-            }
-            let (ours, peer) = (per_second(changes, drained.took), per_second(changes, received));
-            eprintln!("  round {}: {}, peer {}", round + 1, rate(ours), rate(peer));
-            sides.ours.push(ours);
-            sides.peer.push(peer);
-            sides.peak_bytes = sides.peak_bytes.max(drained.peak_bytes);
+            let (drained, received) = in_turns(round, || drain(&self.launch, self.sequence), || self.receive(&end));
+            sides.add(changes, &drained, received);
+            self.launch = drained.launch;
         }
         sides
     }
@@ -223,19 +184,15 @@ impl Followed {
     }
 }
 
-/// A service that follows this database as the source `bench`.
-pub(super) fn source(postgres: &Postgres) -> Launch {
-    configured(&format!("[sources.bench]\nurl = \"{}\"\n", postgres.url(DATABASE)))
+/// A service that follows this database as the source `bench`, whose configuration goes on with `further`.
+fn source(postgres: &Postgres, further: &str) -> Launch {
+    configured(&format!("[sources.bench]\nurl = \"{}\"\n\n{further}", postgres.url(DATABASE)))
 }
 
 /// Makes the database forget the source: the next service begins anew.
 fn forget(postgres: &Postgres) {
-    let slots = "SELECT count(*) FROM pg_replication_slots WHERE active";
-    let began = std::time::Instant::now();
-    while postgres.psql(DATABASE, slots) != "0" {
-        assert!(began.elapsed() < cdc_tests::harness::PATIENCE, "the slot is still in use");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let active = "SELECT count(*) FROM pg_replication_slots WHERE active";
+    until("the slot to be free", || (postgres.psql(DATABASE, active) == "0").then_some(()));
     postgres.psql(
         DATABASE,
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; DROP PUBLICATION IF EXISTS cdc_bench",
@@ -248,22 +205,4 @@ fn client(postgres: &Postgres, program: &str) -> Command {
     command.args(["--host", "127.0.0.1", "--port", &postgres.port().to_string(), "--username", Postgres::USER]);
     command.env("PGPASSWORD", Postgres::PASSWORD);
     command
-}
-
-/// A database with changes that wait in the slot of a stopped service, whose configuration goes on with `further`.
-pub(super) fn prepared(changes: u64, further: &str) -> (Postgres, Launch) {
-    let postgres = Postgres::with(&[("max_wal_size", "8GB")]);
-    postgres.psql(DATABASE, TABLE);
-    let text = format!("[sources.bench]\nurl = \"{}\"\n\n{further}", postgres.url(DATABASE));
-    let launch = follow_once(&configured(&text));
-    postgres.psql(DATABASE, &format!("CALL fill(1, {changes}, 100)"));
-    (postgres, launch)
-}
-
-/// Waits until a subscription has acknowledged everything up to this event.
-pub(super) fn until_acknowledged(server: &cdc_tests::harness::Server, subscription: &str, sequence: u64) {
-    wait("the subscription", server, |server| {
-        let status = server.get(&format!("/subscriptions/{subscription}")).expect(200).json();
-        status["acknowledgedSequence"].as_u64() >= Some(sequence)
-    });
 }

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use cdc_test_servers::{Nats, Postgres, Redis};
 
-use super::postgres::{prepared, until_acknowledged};
+use super::postgres::Followed;
 use super::{per_second, rate};
 use crate::Scale;
+use crate::subscribers::await_sequence;
 use crate::table::{Table, grouped, mib};
 
 /// Shown without bars: what the receiver takes is as much its own doing.
@@ -33,10 +34,11 @@ fn measure_one(scale: Scale, table: &mut Table, name: &str, subscriber: &str) {
     let subscription = format!(
         "[subscriptions.out]\nstart = \"beginning\"\nsubscriber = {{ {subscriber} }}\nbatch = {{ maxEvents = 2000 }}\n"
     );
-    let (_postgres, launch) = prepared(changes, &subscription);
+    let bench = Followed::start(&[], &subscription);
+    bench.call("fill", 1, changes, 100);
     let began = Instant::now();
-    let server = launch.start();
-    until_acknowledged(&server, "out", changes);
+    let server = bench.launch.start();
+    await_sequence(&server, "out", "acknowledgedSequence", changes);
     let took = began.elapsed();
     table.note(
         &format!("PostgreSQL to {name}: {} inserts of a slot, until acknowledged", grouped(changes as f64)),
