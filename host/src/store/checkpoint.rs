@@ -386,18 +386,39 @@ fn write_facts(
     Ok(())
 }
 
-/// The page that was looked at last: its rows are those from its fence to where the next page begins.
+/// The page that was looked at last, and how far: keys are looked for in ascending order.
 #[derive(Debug)]
 pub(crate) struct LastPage {
     fence: Vec<u8>,
-    /// Not looked up for a page that only one key was looked for in.
-    end: Option<Vec<u8>>,
+    end: End,
     page: Bytes,
+    at: usize,
+}
+
+/// Where the rows of a page end.
+#[derive(Debug)]
+enum End {
+    /// Not looked up for a page that only one key was looked for in.
+    Unknown,
+    /// Before this key.
+    Before(Vec<u8>),
+    /// With the table.
+    Table,
 }
 
 impl LastPage {
-    fn covers(&self, row: &[u8]) -> bool {
-        *row >= self.fence[..] && self.end.as_ref().is_some_and(|end| *row < end[..])
+    fn covers(&self, key: &[u8]) -> bool {
+        match &self.end {
+            End::Unknown => false,
+            End::Before(end) => key < &end[..],
+            End::Table => true,
+        }
+    }
+
+    fn find(&mut self, key: &[u8]) -> Result<Option<Bytes>, Damage> {
+        let (image, at) = pages::find(&self.page, self.at, key)?;
+        self.at = at;
+        Ok(image)
     }
 }
 
@@ -407,14 +428,15 @@ impl Base {
         Self { sequence: 0, path: Arc::default(), rows: None }
     }
 
-    /// One row's image. Keeps the page that it looked at in `last`, for the next key of the same table.
+    /// One row's image. Keeps the page that it looked at in `last`, for the next key of the same table, which comes
+    /// after this one.
     pub(crate) fn get(&self, table: u32, key: &[u8], last: &mut Option<LastPage>) -> Result<Option<Bytes>, StoreError> {
         let Some(rows) = &self.rows else { return Ok(None) };
-        let to = row_key(table, key);
-        if let Some(last) = last.as_ref().filter(|last| last.covers(&to)) {
-            return pages::find(&last.page, key).map_err(|Damage(reason)| self.damaged(reason));
+        let damaged = |Damage(reason)| self.damaged(reason);
+        if let Some(last) = last.as_mut().filter(|last| last.covers(key)) {
+            return last.find(key).map_err(damaged);
         }
-        let from = row_key(table, &[]);
+        let (from, to) = (row_key(table, &[]), row_key(table, key));
         let found = rows.range(&from[..]..=&to[..]).map_err(|error| self.unreadable(error))?.next_back();
         let Some(found) = found else { return Ok(None) };
         let (fence, page) = found.map_err(|error| self.unreadable(error))?;
@@ -423,18 +445,17 @@ impl Base {
                 // The second key of this page: there may be more of them, so it is worth knowing where it ends.
                 let end = row_key(table + 1, &[]);
                 let mut behind = rows.range(&last.fence[..]..&end[..]).map_err(|error| self.unreadable(error))?.skip(1);
-                last.end = Some(match behind.next() {
-                    Some(next) => next.map_err(|error| self.unreadable(error))?.0.value().to_vec(),
-                    None => end,
-                });
+                last.end = match behind.next() {
+                    Some(next) => End::Before(next.map_err(|error| self.unreadable(error))?.0.value()[4..].to_vec()),
+                    None => End::Table,
+                };
             }
             _ => {
-                let page = pages::unpack(page.value()).map_err(|Damage(reason)| self.damaged(reason))?;
-                *last = Some(LastPage { fence: fence.value().to_vec(), end: None, page });
+                let page = pages::unpack(page.value()).map_err(damaged)?;
+                *last = Some(LastPage { fence: fence.value().to_vec(), end: End::Unknown, page, at: 0 });
             }
         }
-        let Some(last) = last else { return Ok(None) };
-        pages::find(&last.page, key).map_err(|Damage(reason)| self.damaged(reason))
+        last.as_mut().map_or(Ok(None), |last| last.find(key)).map_err(damaged)
     }
 
     /// Rows in the order of their keys, after the given one.

@@ -579,6 +579,14 @@ fn assert_same(store: &dyn Store, model: &dyn Store) {
             assert_eq!(view.row(table, key).unwrap(), wanted.row(table, key).unwrap());
         }
     }
+    let keys: Vec<String> = (0..40).rev().map(|key| format!("k{key}")).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    for table in ["a", "b", "none"] {
+        // All, some that lie together, and one twice.
+        for keys in [&keys[..], &keys[3..7], &["k4", "k39", "k4"]] {
+            assert_eq!(store.head_rows(table, keys).unwrap(), model.head_rows(table, keys).unwrap(), "{keys:?}");
+        }
+    }
     let newest = view.bounds().newest;
     for newest_first in [false, true] {
         for range in [

@@ -62,17 +62,19 @@ pub(crate) fn next_row<'a>(reader: &mut Reader<'a>) -> Result<Option<PackedRow<'
     Ok(Some((reader.bytes()?, reader.bytes()?)))
 }
 
-/// Looks a row up in an unpacked page.
-pub(crate) fn find(rows: &Bytes, key: &[u8]) -> Result<Option<Bytes>, Damage> {
-    let mut reader = Reader { bytes: rows, at: 0 };
+/// Looks a row up in an unpacked page, from the row at `from` on; answers with it where the first row stands whose key is
+/// not smaller, from where a larger key is found too.
+pub(crate) fn find(rows: &Bytes, from: usize, key: &[u8]) -> Result<(Option<Bytes>, usize), Damage> {
+    let mut reader = Reader { bytes: rows, at: from };
+    let mut at = from;
     while let Some((found, image)) = next_row(&mut reader)? {
         match found.cmp(key) {
-            std::cmp::Ordering::Less => {}
-            std::cmp::Ordering::Equal => return Ok(Some(rows.slice_ref(image))),
+            std::cmp::Ordering::Less => at = reader.at,
+            std::cmp::Ordering::Equal => return Ok((Some(rows.slice_ref(image)), at)),
             std::cmp::Ordering::Greater => break,
         }
     }
-    Ok(None)
+    Ok((None, at))
 }
 
 /// The rows of an unpacked page after a key.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::iter::Peekable;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -54,6 +55,13 @@ impl Overlay {
         rows.is_whole = true;
         self.entries -= gone.len();
         self.bytes -= gone.iter().map(|(key, image)| cost(key, image.as_ref())).sum::<usize>();
+    }
+
+    /// Whether this tier says something of any row from the first key to the last.
+    fn says_something_of(&self, table: u32, first: &str, last: &str) -> bool {
+        let Some(rows) = self.tables.get(&table) else { return false };
+        let range = (Bound::Included(first.as_bytes()), Bound::Included(last.as_bytes()));
+        rows.is_whole || rows.rows.range::<_, [u8]>(range).next().is_some()
     }
 
     /// What this tier says of a row: nothing, that it is gone, or its image.
@@ -157,9 +165,13 @@ impl Rows {
     /// The images of several rows, in the order of the keys given.
     pub(crate) fn get_all(&self, table: u32, keys: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError> {
         let mut images = vec![None; keys.len()];
+        let (Some(first), Some(last)) = (keys.iter().min(), keys.iter().max()) else { return Ok(images) };
+        // New rows often come with keys that lie together, and nothing is known there yet.
+        let tiers = [Some(&self.active), self.sealed.as_deref()].into_iter().flatten();
+        let tiers: Vec<_> = tiers.filter(|tier| tier.says_something_of(table, first, last)).collect();
         let mut unknown = Vec::new();
         for (i, key) in keys.iter().enumerate() {
-            match self.changed(table, key.as_bytes()) {
+            match tiers.iter().find_map(|tier| tier.get(table, key.as_bytes())) {
                 Some(known) => images[i] = known,
                 None => unknown.push(i),
             }
@@ -196,9 +208,7 @@ impl Rows {
             if let Some(rows) = overlay.tables.get(&table) {
                 is_whole |= rows.is_whole;
                 let range = match after {
-                    Some(after) => {
-                        rows.rows.range::<_, [u8]>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
-                    }
+                    Some(after) => rows.rows.range::<_, [u8]>((Bound::Excluded(after), Bound::Unbounded)),
                     None => rows.rows.range::<_, [u8]>(..),
                 };
                 overlays.push(range.peekable());
