@@ -84,8 +84,15 @@ impl Farewell {
                 spec.slot = spec.slot.or(kept.slot);
                 spec.publication = spec.publication.or(kept.publication);
             }
-            Opener::new(&spec, &data).drop_slot().await?;
+            let opener = Opener::new(&spec, &data);
+            let left = opener.leave().await?;
             said.push_str(&format!("{}: nothing is kept for source {name} any more\n", spec.url));
+            if let Some(publication) = left {
+                said.push_str(&format!(
+                    "{}: the publication {publication} is left, because the source did not make it\n",
+                    spec.url
+                ));
+            }
         }
         let batch = Batch {
             timestamp_ms: store.head().timestamp_ms,

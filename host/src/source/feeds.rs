@@ -113,6 +113,31 @@ impl Opener {
             Self::Scripted(script) => script.drop_slot().await,
         }
     }
+
+    /// How much log the database keeps for the source while no feed is open; none where it keeps none for anybody.
+    pub(super) async fn retained(&self) -> Result<Option<Progress>, FeedError> {
+        match self {
+            Self::Postgres(options) => postgres::retained((**options).clone()).await.map(Some),
+            Self::Mysql(_) => Ok(None),
+            #[cfg(test)]
+            Self::Scripted(script) => Ok(Some(script.retained())),
+        }
+    }
+
+    /// Drops all that the source has made in the database. Answers with the publication, if one of its is left because
+    /// somebody else made it.
+    pub(super) async fn leave(&self) -> Result<Option<&str>, FeedError> {
+        self.drop_slot().await?;
+        match self {
+            Self::Postgres(options) => {
+                let is_left = postgres::drop_publication((**options).clone()).await?;
+                Ok(is_left.then_some(options.publication.as_str()))
+            }
+            Self::Mysql(_) => Ok(None),
+            #[cfg(test)]
+            Self::Scripted(_) => Ok(None),
+        }
+    }
 }
 
 fn rules(selection: &TableSelection) -> Rules {

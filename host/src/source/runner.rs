@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use super::door::InFlight;
 use super::feeds::Opener;
 use super::kept::Kept;
-use super::session::{Ended, Failure, Session};
+use super::session::{Ended, Failure, Session, drop_slot, over_budget};
+use super::spec::OnMaxRetained;
 use super::state::{Goal, Phase, Source, Wish};
 use crate::ingest::Ingest;
 use crate::store::{Store, StoreError};
@@ -20,6 +21,8 @@ use crate::store::{Store, StoreError};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often a database is looked at whose source is paused or stopped.
+const REST_LOOK: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(30) };
 
 /// What a source's task owns.
 pub(super) struct Runner {
@@ -55,7 +58,7 @@ impl Runner {
                 Goal::End => return,
                 Goal::Pause => {
                     self.source.enter(Phase::Paused);
-                    if wishes.changed().await.is_err() {
+                    if self.rest(&mut wishes, false).await {
                         return;
                     }
                     continue;
@@ -72,7 +75,7 @@ impl Runner {
                     tracing::error!(source = self.source.name(), code, "the source stopped: {message}");
                     self.source.enter_because(Phase::Stopped, &code, &message);
                     backoff = Backoff::default();
-                    wishes.changed().await.is_err()
+                    self.rest(&mut wishes, code == "retained-budget").await
                 }
             };
             if is_over {
@@ -97,6 +100,49 @@ impl Runner {
                 let message = format!("the source's task panicked, which is a bug of the service: {said}");
                 Ended::ByFailure(Failure::Retry { code: "panic".into(), message })
             }
+        }
+    }
+
+    /// Waits for a wish, and looks at times how much log the database keeps meanwhile: nobody else would notice that a
+    /// source which rests fills its disk. `is_told` says that it keeps too much and that this has been acted on. Answers
+    /// whether the task is over.
+    async fn rest(&self, wishes: &mut watch::Receiver<Wish>, mut is_told: bool) -> bool {
+        loop {
+            tokio::select! {
+                biased;
+                changed = wishes.changed() => return changed.is_err(),
+                () = self.look_at_retained(&mut is_told) => {}
+            }
+            tokio::select! {
+                changed = wishes.changed() => return changed.is_err(),
+                () = tokio::time::sleep(REST_LOOK) => {}
+            }
+        }
+    }
+
+    async fn look_at_retained(&self, is_told: &mut bool) {
+        let source = &self.source;
+        let found = match self.opener.retained().await {
+            Ok(Some(found)) => found,
+            Ok(None) => return,
+            Err(error) => {
+                // It may be away because of what the source stopped for, which has been said.
+                tracing::debug!(source = source.name(), %error, "what the database keeps for the source is not known");
+                return;
+            }
+        };
+        let was_told = std::mem::replace(is_told, source.retains(found));
+        if was_told || !*is_told {
+            return;
+        }
+        let mut failure = over_budget(source);
+        if source.spec.on_max_retained == OnMaxRetained::DropSlot {
+            failure = drop_slot(self, failure).await;
+        }
+        let (Failure::Stop { code, message } | Failure::Retry { code, message }) = failure;
+        tracing::warn!(source = source.name(), code, "{message}");
+        if source.spec.on_max_retained == OnMaxRetained::DropSlot {
+            source.enter_because(Phase::Stopped, &code, &message);
         }
     }
 

@@ -75,6 +75,10 @@ impl Script {
         Ok(ScriptedFeed(self.clone()))
     }
 
+    pub(super) fn retained(&self) -> Progress {
+        self.lock().progress.clone()
+    }
+
     pub(super) async fn drop_slot(&self) -> Result<(), FeedError> {
         self.lock().slots_dropped += 1;
         Ok(())

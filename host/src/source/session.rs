@@ -15,7 +15,7 @@ use super::reading::Readings;
 use super::repair::{Repair, sweep};
 use super::runner::{Backoff, Runner};
 use super::spec::OnMaxRetained;
-use super::state::{Phase, Wish, now_ms};
+use super::state::{Phase, Source, Wish, now_ms};
 use crate::store::StoreError;
 
 /// Portions that may wait for the disk at once.
@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
                 return Ended::ByWish;
             }
         };
-        let is_over_budget = failure == session.over_budget();
+        let is_over_budget = failure == over_budget(&runner.source);
         drop(session);
         if is_over_budget && runner.source.spec.on_max_retained == OnMaxRetained::DropSlot {
             return Ended::ByFailure(drop_slot(runner, failure).await);
@@ -362,7 +362,7 @@ impl<'a> Session<'a> {
             tracing::info!(source = source.name(), "the database keeps less log for the source than it may again");
             return None;
         }
-        let failure = self.over_budget();
+        let failure = over_budget(source);
         let Failure::Stop { message, .. } = &failure else { return None };
         match source.spec.on_max_retained {
             OnMaxRetained::Warn => {
@@ -372,19 +372,19 @@ impl<'a> Session<'a> {
             OnMaxRetained::Stop | OnMaxRetained::DropSlot => Some(failure),
         }
     }
+}
 
-    /// What is said when more is retained than may be.
-    fn over_budget(&self) -> Failure {
-        let budget = self.runner.source.spec.max_retained_bytes.unwrap_or_default();
-        Failure::stop(
-            "retained-budget",
-            format!("the database keeps more log for the source than max-retained-bytes ({budget}) allows"),
-        )
-    }
+/// What is said when more is retained than may be.
+pub(super) fn over_budget(source: &Source) -> Failure {
+    let budget = source.spec.max_retained_bytes.unwrap_or_default();
+    Failure::stop(
+        "retained-budget",
+        format!("the database keeps more log for the source than max-retained-bytes ({budget}) allows"),
+    )
 }
 
 /// Saves the database from the log that it keeps for the source.
-async fn drop_slot(runner: &Runner, failure: Failure) -> Failure {
+pub(super) async fn drop_slot(runner: &Runner, failure: Failure) -> Failure {
     let name = runner.source.name();
     let Failure::Stop { message, .. } = failure else { return failure };
     match runner.opener.drop_slot().await {

@@ -167,6 +167,13 @@ impl Source {
         is_news.then_some(over)
     }
 
+    /// How much log its database keeps while no feed is open. Answers whether that is more than may be.
+    pub(super) fn retains(&self, found: Progress) -> bool {
+        let Progress { confirmed, tables, .. } = self.shown().progress.clone();
+        self.progressed(Progress { confirmed, tables, ..found });
+        self.shown().over_budget
+    }
+
     /// A change that the database committed then is durable.
     pub(super) fn captured(&self, committed_ms: u64) {
         self.shown().newest_commit_ms = Some(committed_ms);

@@ -457,6 +457,27 @@ async fn a_budget_of_retained_log_warns_stops_or_drops_the_slot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_budget_holds_while_a_source_rests() {
+    for (policy, state, code, dropped) in [
+        (OnMaxRetained::Warn, SourceState::Paused, None, 0),
+        (OnMaxRetained::Stop, SourceState::Paused, None, 0),
+        (OnMaxRetained::DropSlot, SourceState::Stopped, Some("slot-lost"), 1),
+    ] {
+        let spec = SourceSpec { max_retained_bytes: Some(1_000), on_max_retained: policy, ..spec() };
+        let stage = Stage::on(MemoryStore::new(), spec, Script::new(Vec::new()));
+        stage.until_state(SourceState::Following).await;
+        stage.sources.pause(&Stage::name()).await.unwrap();
+        stage.until_state(SourceState::Paused).await;
+        stage.script.set_progress(retaining(1_001));
+        let status = stage.until("over budget", |status| status.over_budget && status.state == state).await;
+        assert_eq!((status.code.as_deref(), status.retained_bytes), (code, Some(1_001)), "{policy:?}");
+        assert_eq!(stage.script.slots_dropped(), dropped);
+        stage.script.set_progress(retaining(1_000));
+        stage.until("within its budget", |status| !status.over_budget).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_being_read_are_shown() {
     let stage = Stage::new(Vec::new());
     let reading = TableProgress { table: "users".into(), state: TableState::Reading, rows_read: 7 };

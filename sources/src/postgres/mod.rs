@@ -204,8 +204,7 @@ impl Drop for Feed {
     }
 }
 
-/// Drops the replication slot, so that the server keeps no log for it any more. That it is not there is no error. The
-/// publication stays: it costs nothing.
+/// Drops the replication slot, so that the server keeps no log for it any more. That it is not there is no error.
 ///
 /// # Errors
 /// As [`Feed::open`]; `slot-in-use` while a feed follows it.
@@ -213,6 +212,40 @@ pub async fn drop_slot(options: Options) -> Result<(), FeedError> {
     off_the_runtime("postgres-drop", move || {
         let address = Address::parse(&options.url)?;
         slot::drop(&mut connect(&address, Purpose::Sql, None)?, &options.slot)
+    })
+    .await
+}
+
+/// How much log the server keeps for the slot although nothing follows it: a [`Progress`] without tables, and of nothing
+/// if there is no slot.
+///
+/// # Errors
+/// As [`Feed::open`].
+pub async fn retained(options: Options) -> Result<Progress, FeedError> {
+    off_the_runtime("postgres-retained", move || {
+        let address = Address::parse(&options.url)?;
+        let mut connection = connect(&address, Purpose::Sql, None)?;
+        let found = slot::find(&mut connection, &options.slot);
+        let found = found.map_err(|error| error.into_feed("look up the replication slot"))?;
+        connection.terminate(false);
+        Ok(found.map_or_else(Progress::default, |found| Progress {
+            newest: Some(found.newest.to_string()),
+            lag_bytes: Some(found.newest.0.saturating_sub(found.confirmed.0)),
+            retained_bytes: found.retained_bytes,
+            ..Progress::default()
+        }))
+    })
+    .await
+}
+
+/// Drops the publication, if a feed made it. Answers whether it is left, because somebody else did.
+///
+/// # Errors
+/// As [`Feed::open`]; `privileges` if it is not the user's.
+pub async fn drop_publication(options: Options) -> Result<bool, FeedError> {
+    off_the_runtime("postgres-drop", move || {
+        let address = Address::parse(&options.url)?;
+        slot::drop_publication(&mut connect(&address, Purpose::Sql, None)?, &options.publication)
     })
     .await
 }

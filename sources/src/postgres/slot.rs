@@ -235,6 +235,29 @@ pub(super) fn find_publication(connection: &mut Connection, name: &str) -> Resul
     }))
 }
 
+/// What a publication is marked with that was made here, so that no other is ever dropped.
+const MARK: &str = "made by cdc, and dropped by cdc source drop";
+
+/// Drops the publication if it was made here. Answers whether it is left, because somebody else made it; that it is not
+/// there is no error.
+pub(super) fn drop_publication(connection: &mut Connection, name: &str) -> Result<bool, FeedError> {
+    let is_marked = format!(
+        "SELECT obj_description(oid, 'pg_publication') IS NOT DISTINCT FROM {} FROM pg_publication WHERE pubname = {}",
+        literal(MARK),
+        literal(name)
+    );
+    let doing = |error: WireError| error.into_feed(&format!("drop the publication `{name}`"));
+    let rows = connection.query(&is_marked).map_err(doing)?;
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    if !one_row(rows).and_then(|mut cells| flag(&mut cells)).map_err(doing)? {
+        return Ok(true);
+    }
+    connection.query(&format!("DROP PUBLICATION IF EXISTS {}", identifier(name))).map_err(doing)?;
+    Ok(false)
+}
+
 /// The SQL that makes the publication.
 pub(super) fn publication_sql(options: &Options, tables: &[Candidate]) -> String {
     let name = identifier(&options.publication);
@@ -274,7 +297,9 @@ pub(super) fn settle_publication(connection: &mut Connection, options: &Options)
                 "there is no publication `{name}`, and making one is switched off: {sql}"
             )));
         }
-        return connection.query(&sql).map(|_| ()).map_err(|error| {
+        // Both or neither, as statements are that come together.
+        let marked = format!("{sql}; COMMENT ON PUBLICATION {} IS {}", identifier(name), literal(MARK));
+        return connection.query(&marked).map(|_| ()).map_err(|error| {
             let mut error = error.into_feed(&format!("create the publication `{name}`"));
             if error.code == "privileges" {
                 error.message.push_str(&format!("; let an owner of the tables (or a superuser) run: {sql}"));

@@ -71,13 +71,31 @@ fn a_source_that_is_given_up_leaves_nothing_in_its_database() {
         (postgres.psql("postgres", "SELECT count(*) FROM pg_replication_slots WHERE active") == "0").then_some(())
     });
     run(&arguments).expect_success();
-    assert_eq!(slots(), "");
+    assert_eq!((slots(), postgres.psql("postgres", "SELECT pubname FROM pg_publication")), Default::default());
     let again = run(&["source", "drop", "shop", "--data", &data]);
     assert!(again.stderr.contains("there is no source shop"), "{again:?}");
     let server = Launch::new().on(&data_folder).start();
     assert_eq!(server.get("/data/public.users/1").status, 200, "what was captured stays");
     assert!(!server.log().contains("no longer configured"), "{}", server.log());
     server.stop();
+    data_folder.verify().expect_success();
+}
+
+#[test]
+fn a_publication_that_somebody_else_made_is_left_and_named() {
+    let postgres = Postgres::start();
+    postgres.psql("postgres", "CREATE TABLE users (id int PRIMARY KEY); CREATE PUBLICATION cdc_shop FOR TABLE users");
+    let server = shop(&postgres.url("postgres"), "").start();
+    until_following(&server, "shop");
+    let (data, config) = (server.data().path().display().to_string(), server.data().beside("cdc.toml"));
+    let data_folder = server.data().clone();
+    server.stop();
+    until("the slot to be free", || {
+        (postgres.psql("postgres", "SELECT count(*) FROM pg_replication_slots WHERE active") == "0").then_some(())
+    });
+    let dropped = run(&["source", "drop", "shop", "--data", &data, "--config", &config.display().to_string()]);
+    assert!(dropped.status.success() && dropped.stdout.contains("the publication cdc_shop is left"), "{dropped:?}");
+    assert_eq!(postgres.psql("postgres", "SELECT pubname FROM pg_publication"), "cdc_shop");
     data_folder.verify().expect_success();
 }
 

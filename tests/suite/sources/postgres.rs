@@ -283,6 +283,9 @@ fn a_paused_source_takes_nothing_and_then_everything() {
     let server = server.stop().start();
     assert_eq!(status(&server, "shop")["state"], "paused", "over a restart too");
     assert_eq!(server.get("/data/public.users/2").status, 404);
+    until("what is retained to be looked at", || {
+        (status(&server, "shop")["retainedBytes"].as_u64() > Some(0)).then_some(())
+    });
     server.post("/sources/shop/resume", "").expect(200);
     until_following(&server, "shop");
     until_equal(&server, &postgres, "public.users", &["id"]);
