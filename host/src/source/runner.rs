@@ -75,7 +75,8 @@ impl Runner {
                     tracing::error!(source = self.source.name(), code, "the source stopped: {message}");
                     self.source.enter_because(Phase::Stopped, &code, &message);
                     backoff = Backoff::default();
-                    self.rest(&mut wishes, code == "retained-budget").await
+                    // What the budget asks for has been done if that is why it stopped.
+                    self.rest(&mut wishes, matches!(code.as_str(), "retained-budget" | "slot-lost")).await
                 }
             };
             if is_over {
