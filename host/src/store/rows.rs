@@ -167,8 +167,7 @@ impl Rows {
         let mut images = vec![None; keys.len()];
         let (Some(first), Some(last)) = (keys.iter().min(), keys.iter().max()) else { return Ok(images) };
         // New rows often come with keys that lie together, and nothing is known there yet.
-        let tiers = [Some(&self.active), self.sealed.as_deref()].into_iter().flatten();
-        let tiers: Vec<_> = tiers.filter(|tier| tier.says_something_of(table, first, last)).collect();
+        let tiers: Vec<_> = self.tiers().filter(|tier| tier.says_something_of(table, first, last)).collect();
         let mut unknown = Vec::new();
         for (i, key) in keys.iter().enumerate() {
             match tiers.iter().find_map(|tier| tier.get(table, key.as_bytes())) {
@@ -187,7 +186,12 @@ impl Rows {
 
     /// What the tiers above the base say of a row.
     fn changed(&self, table: u32, key: &[u8]) -> Option<Option<Bytes>> {
-        self.active.get(table, key).or_else(|| self.sealed.as_ref().and_then(|sealed| sealed.get(table, key)))
+        self.tiers().find_map(|tier| tier.get(table, key))
+    }
+
+    /// The tiers above the base, the one that has the last word first.
+    fn tiers(&self) -> impl Iterator<Item = &Overlay> {
+        [Some(&self.active), self.sealed.as_deref()].into_iter().flatten()
     }
 
     /// Rows in the order of their keys, after the given one.
@@ -198,10 +202,9 @@ impl Rows {
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        let tiers = [Some(&self.active), self.sealed.as_deref()];
         let mut overlays = Vec::new();
         let mut is_whole = false;
-        for overlay in tiers.into_iter().flatten() {
+        for overlay in self.tiers() {
             if is_whole {
                 break;
             }

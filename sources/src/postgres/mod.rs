@@ -209,11 +209,7 @@ impl Drop for Feed {
 /// # Errors
 /// As [`Feed::open`]; `slot-in-use` while a feed follows it.
 pub async fn drop_slot(options: Options) -> Result<(), FeedError> {
-    off_the_runtime("postgres-drop", move || {
-        let address = Address::parse(&options.url)?;
-        slot::drop(&mut connect(&address, Purpose::Sql, None)?, &options.slot)
-    })
-    .await
+    in_passing("postgres-drop", options, |sql, options| slot::drop(sql, &options.slot)).await
 }
 
 /// How much log the server keeps for the slot although nothing follows it: a [`Progress`] without tables, and of nothing
@@ -222,18 +218,14 @@ pub async fn drop_slot(options: Options) -> Result<(), FeedError> {
 /// # Errors
 /// As [`Feed::open`].
 pub async fn retained(options: Options) -> Result<Progress, FeedError> {
-    off_the_runtime("postgres-retained", move || {
-        let address = Address::parse(&options.url)?;
-        let mut connection = connect(&address, Purpose::Sql, None)?;
-        let found = slot::find(&mut connection, &options.slot);
+    in_passing("postgres-retained", options, |sql, options| {
+        let found = slot::find(sql, &options.slot);
         let found = found.map_err(|error| error.into_feed("look up the replication slot"))?;
-        connection.terminate(false);
-        Ok(found.map_or_else(Progress::default, |found| Progress {
-            newest: Some(found.newest.to_string()),
-            lag_bytes: Some(found.newest.0.saturating_sub(found.confirmed.0)),
-            retained_bytes: found.retained_bytes,
-            ..Progress::default()
-        }))
+        let mut progress = Progress::default();
+        if let Some(found) = found {
+            found.note_in(&mut progress, found.confirmed);
+        }
+        Ok(progress)
     })
     .await
 }
@@ -243,9 +235,20 @@ pub async fn retained(options: Options) -> Result<Progress, FeedError> {
 /// # Errors
 /// As [`Feed::open`]; `privileges` if it is not the user's.
 pub async fn drop_publication(options: Options) -> Result<bool, FeedError> {
-    off_the_runtime("postgres-drop", move || {
-        let address = Address::parse(&options.url)?;
-        slot::drop_publication(&mut connect(&address, Purpose::Sql, None)?, &options.publication)
+    in_passing("postgres-drop", options, |sql, options| slot::drop_publication(sql, &options.publication)).await
+}
+
+/// Does something over a connection of its own, which is closed then.
+async fn in_passing<T: Send + 'static>(
+    name: &str,
+    options: Options,
+    work: impl FnOnce(&mut Connection, &Options) -> Result<T, FeedError> + Send + 'static,
+) -> Result<T, FeedError> {
+    off_the_runtime(name, move || {
+        let mut sql = connect(&Address::parse(&options.url)?, Purpose::Sql, None)?;
+        let done = work(&mut sql, &options);
+        sql.terminate(false);
+        done
     })
     .await
 }

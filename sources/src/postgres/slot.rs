@@ -5,7 +5,7 @@ use super::catalog::{Candidate, candidates, flag, number, one_row, text};
 use super::checkpoint::{Mark, Origin, Place};
 use super::lsn::Lsn;
 use super::wire::{Connection, WireError, identifier, literal};
-use crate::feed::{FeedError, Remedy};
+use crate::feed::{FeedError, Progress, Remedy};
 
 /// A slot as the server describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,13 @@ impl Slot {
     /// Whether the log that it stands for is gone.
     pub(super) fn is_lost(&self) -> bool {
         self.wal_status == "lost" || self.wal_status.is_empty()
+    }
+
+    /// Notes how much log is kept, for whoever has `confirmed` this much by now.
+    pub(super) fn note_in(&self, progress: &mut Progress, confirmed: Lsn) {
+        progress.newest = Some(self.newest.to_string());
+        progress.lag_bytes = Some(self.newest.0.saturating_sub(confirmed.max(self.confirmed).0));
+        progress.retained_bytes = self.retained_bytes;
     }
 }
 
@@ -214,13 +221,20 @@ pub(super) struct Publication {
     pub(super) all_tables: bool,
     pub(super) all_operations: bool,
     pub(super) via_root: bool,
+    /// Whether it has our mark.
+    pub(super) made_here: bool,
 }
+
+/// What a publication is marked with that was made here, so that no other is ever dropped.
+const MARK: &str = "made by cdc, and dropped by cdc source drop";
 
 /// Looks a publication up.
 pub(super) fn find_publication(connection: &mut Connection, name: &str) -> Result<Option<Publication>, WireError> {
     let rows = connection.query(&format!(
         "SELECT pg_has_role(pubowner, 'USAGE'), puballtables, pubinsert AND pubupdate AND pubdelete AND pubtruncate, \
-         pubviaroot FROM pg_publication WHERE pubname = {}",
+         pubviaroot, obj_description(oid, 'pg_publication') IS NOT DISTINCT FROM {} FROM pg_publication \
+         WHERE pubname = {}",
+        literal(MARK),
         literal(name)
     ))?;
     if rows.is_empty() {
@@ -232,30 +246,19 @@ pub(super) fn find_publication(connection: &mut Connection, name: &str) -> Resul
         all_tables: flag(&mut cells)?,
         all_operations: flag(&mut cells)?,
         via_root: flag(&mut cells)?,
+        made_here: flag(&mut cells)?,
     }))
 }
-
-/// What a publication is marked with that was made here, so that no other is ever dropped.
-const MARK: &str = "made by cdc, and dropped by cdc source drop";
 
 /// Drops the publication if it was made here. Answers whether it is left, because somebody else made it; that it is not
 /// there is no error.
 pub(super) fn drop_publication(connection: &mut Connection, name: &str) -> Result<bool, FeedError> {
-    let is_marked = format!(
-        "SELECT obj_description(oid, 'pg_publication') IS NOT DISTINCT FROM {} FROM pg_publication WHERE pubname = {}",
-        literal(MARK),
-        literal(name)
-    );
     let doing = |error: WireError| error.into_feed(&format!("drop the publication `{name}`"));
-    let rows = connection.query(&is_marked).map_err(doing)?;
-    if rows.is_empty() {
-        return Ok(false);
+    let Some(found) = find_publication(connection, name).map_err(doing)? else { return Ok(false) };
+    if found.made_here {
+        connection.query(&format!("DROP PUBLICATION IF EXISTS {}", identifier(name))).map_err(doing)?;
     }
-    if !one_row(rows).and_then(|mut cells| flag(&mut cells)).map_err(doing)? {
-        return Ok(true);
-    }
-    connection.query(&format!("DROP PUBLICATION IF EXISTS {}", identifier(name))).map_err(doing)?;
-    Ok(false)
+    Ok(!found.made_here)
 }
 
 /// The SQL that makes the publication.

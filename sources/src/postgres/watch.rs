@@ -77,10 +77,7 @@ impl Watcher {
             return Err(slot::invalidated(name));
         }
         let confirmed = self.shared.confirmed();
-        let mut progress = lock(&self.shared.progress);
-        progress.newest = Some(found.newest.to_string());
-        progress.lag_bytes = Some(found.newest.0.saturating_sub(confirmed.max(found.confirmed).0));
-        progress.retained_bytes = found.retained_bytes;
+        found.note_in(&mut lock(&self.shared.progress), confirmed);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use cdc_test_servers::Postgres;
 use cdc_tests::harness::{Launch, Output, cdc, until};
 
-use super::{configured, shop, until_following};
+use super::{configured, shop, until_following, until_slots_are_free};
 
 fn run(arguments: &[&str]) -> Output {
     Output::of(Command::new(cdc()).args(arguments).current_dir(std::env::temp_dir()))
@@ -67,9 +67,7 @@ fn a_source_that_is_given_up_leaves_nothing_in_its_database() {
     let unconfigured = run(&["source", "drop", "shop", "--data", &data]);
     assert!(unconfigured.stderr.contains("--source URL") && slots() == "cdc_shop", "{unconfigured:?}");
 
-    until("the slot to be free", || {
-        (postgres.psql("postgres", "SELECT count(*) FROM pg_replication_slots WHERE active") == "0").then_some(())
-    });
+    until_slots_are_free(&postgres);
     run(&arguments).expect_success();
     assert_eq!((slots(), postgres.psql("postgres", "SELECT pubname FROM pg_publication")), Default::default());
     let again = run(&["source", "drop", "shop", "--data", &data]);
@@ -90,9 +88,7 @@ fn a_publication_that_somebody_else_made_is_left_and_named() {
     let (data, config) = (server.data().path().display().to_string(), server.data().beside("cdc.toml"));
     let data_folder = server.data().clone();
     server.stop();
-    until("the slot to be free", || {
-        (postgres.psql("postgres", "SELECT count(*) FROM pg_replication_slots WHERE active") == "0").then_some(())
-    });
+    until_slots_are_free(&postgres);
     let dropped = run(&["source", "drop", "shop", "--data", &data, "--config", &config.display().to_string()]);
     assert!(dropped.status.success() && dropped.stdout.contains("the publication cdc_shop is left"), "{dropped:?}");
     assert_eq!(postgres.psql("postgres", "SELECT pubname FROM pg_publication"), "cdc_shop");

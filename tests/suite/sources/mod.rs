@@ -37,6 +37,14 @@ fn until_state(server: &Server, name: &str, state: &str) -> Value {
     })
 }
 
+/// Waits until nobody follows a slot: a server notices some time later that a service has gone.
+fn until_slots_are_free(postgres: &Postgres) {
+    until("the slots to be free", || {
+        let active = postgres.psql("postgres", "SELECT count(*) FROM pg_replication_slots WHERE active");
+        (active == "0").then_some(())
+    });
+}
+
 /// Waits until a source follows and all its tables have been read.
 fn until_following(server: &Server, name: &str) -> Value {
     until_state(server, name, "following")

@@ -6,7 +6,7 @@ use cdc_test_servers::{Postgres, Proxy};
 use cdc_tests::harness::{Launch, Server, until};
 use serde_json::{Value, json};
 
-use super::{events, shop, status, until_equal, until_following, until_state};
+use super::{events, shop, status, until_equal, until_following, until_slots_are_free, until_state};
 
 const USERS: &str = "CREATE TABLE users (id bigint PRIMARY KEY, name text, balance numeric(30,2));";
 
@@ -155,10 +155,7 @@ fn a_slot_that_was_dropped_stops_the_source_and_a_repair_brings_the_rows_back() 
     until_equal(&server, &postgres, "public.users", &["id"]);
     let launch = server.stop();
 
-    until("the slot to be free", || {
-        let active = postgres.psql("postgres", "SELECT count(*) FROM pg_replication_slots WHERE active");
-        (active == "0").then_some(())
-    });
+    until_slots_are_free(&postgres);
     postgres.psql("postgres", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots");
     postgres.psql(
         "postgres",
