@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::rewrite::Rewrite;
+
 /// Of which JSON type a column's values are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -106,6 +108,12 @@ pub enum Step {
     ReadBegan(Arc<Table>),
     /// All of the table's rows have been read. A row that was neither read nor changed since `ReadBegan` is not there.
     ReadDone(Arc<Table>),
+    /// Every row of the table is rewritten by a rule, because the database changed its columns without a word in its
+    /// log. Always the first step of its portion. May come again although it was done.
+    Rewrite(Arc<Rewrite>),
+    /// The table is no longer captured (dropped, renamed, excluded); a truncate before this step removed its rows. A
+    /// reading of it that began is over.
+    Gone(Arc<Table>),
 }
 
 /// All that a feed needs to go on after a restart: a text of its own, whose form is documented by the feed that wrote

@@ -1,5 +1,7 @@
 //! The contract of a feed, and what may go wrong in one.
 
+use std::collections::BTreeMap;
+
 use crate::change::{Checkpoint, Portion};
 
 /// One database, followed.
@@ -37,26 +39,74 @@ pub struct Progress {
     pub tables: Vec<TableProgress>,
 }
 
-/// How far the reading of one table is.
+/// How one table fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableProgress {
     /// The name under which it is captured.
     pub table: String,
-    /// Whether its rows have been read.
+    /// What is done with it.
     pub state: TableState,
+    /// Why it is so, where there is something to say: for `Rereading`, `Paused` and `Stopped`.
+    pub reason: Option<Reason>,
     /// Rows read so far, in this run.
     pub rows_read: u64,
+    /// How many rows the table has by the database's own estimate, while it is being read.
+    pub rows_estimated: Option<u64>,
 }
 
-/// Whether a table's rows have been read.
+/// What is done with a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableState {
     /// Will be read.
     Waiting,
-    /// Is being read.
+    /// Is being read for the first time.
     Reading,
+    /// Its rows are known and may be wrong: they are read anew and compared, or will be.
+    Rereading,
     /// Its rows are known, and its changes follow.
     Following,
+    /// Somebody paused it: its changes are skipped.
+    Paused,
+    /// It can't be followed, and its changes are skipped; the others go on.
+    Stopped,
+}
+
+/// Why a table is not simply followed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reason {
+    /// A stable word: `no-key`, `table-refused`, `privileges`, `columns-changed`, `rewritten`, `partitions`, `renamed`.
+    pub code: String,
+    /// For a person: what happened, and what to do if something has to be done.
+    pub message: String,
+}
+
+impl Reason {
+    /// A reason.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Reason {
+        Reason { code: code.into(), message: message.into() }
+    }
+}
+
+/// What somebody wants of single tables when a feed is opened, by the names under which they are captured. Names that
+/// the feed does not have are no error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableOrders {
+    /// Tables that are not followed: their changes are skipped, and their rows stay as they are. One that is held no
+    /// longer has to be in `reread`.
+    pub held: BTreeMap<String, Hold>,
+    /// Tables whose rows are read anew and compared, whatever the checkpoint says of them.
+    pub reread: BTreeMap<String, Reason>,
+}
+
+/// Why a table is held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Hold {
+    /// Somebody paused it.
+    Paused,
+    /// What it holds can't be captured.
+    Stopped(Reason),
+    /// Somebody dropped it from the source: it is as if the rules excluded it.
+    Dropped,
 }
 
 /// What to do about an error.

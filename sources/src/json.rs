@@ -1,4 +1,5 @@
-//! Pieces of JSON text, appended to a row's image. What is written is valid JSON without white space between tokens.
+//! Pieces of JSON text, appended to a row's image. What is written is valid JSON without white space between tokens, and
+//! what was written is taken apart again by its members.
 
 use std::fmt::Write;
 
@@ -191,6 +192,48 @@ impl Scan<'_> {
             self.digits()?;
         }
         Some(())
+    }
+}
+
+/// The members of an object that a feed or the engine wrote: names in their quotes, and values. None if it is none; it is
+/// not checked further.
+pub fn members(image: &str) -> Option<Vec<(&str, &str)>> {
+    let body = image.strip_prefix('{')?.strip_suffix('}')?;
+    let bytes = body.as_bytes();
+    let mut members = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let name_end = string_end(bytes, at)?;
+        let value_start = name_end + 1;
+        let mut end = value_start;
+        let mut depth = 0;
+        while let Some(&byte) = bytes.get(end) {
+            match byte {
+                b'"' => {
+                    end = string_end(bytes, end)?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                b',' if depth == 0 => break,
+                _ => {}
+            }
+            end += 1;
+        }
+        members.push((&body[at..name_end], &body[value_start..end]));
+        at = end + 1;
+    }
+    Some(members)
+}
+
+fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let mut at = start + 1;
+    loop {
+        match *bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
     }
 }
 

@@ -14,9 +14,11 @@ pub mod feed;
 pub mod json;
 pub mod mysql;
 pub mod postgres;
+pub mod rewrite;
 pub mod rules;
 
 pub use change::{Action, Change, Checkpoint, Column, Kind, Portion, Step, Table};
 pub use check::{Finding, Severity};
-pub use feed::{Feed, FeedError, Progress, Remedy, TableProgress, TableState};
+pub use feed::{Feed, FeedError, Hold, Progress, Reason, Remedy, TableOrders, TableProgress, TableState};
+pub use rewrite::Rewrite;
 pub use rules::Rules;

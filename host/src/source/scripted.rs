@@ -150,6 +150,12 @@ pub(super) fn error(remedy: Remedy, code: &'static str) -> FeedError {
 
 /// A feed's progress with these tables followed.
 pub(super) fn following(tables: &[&str]) -> Progress {
-    let table = |name: &&str| TableProgress { table: (*name).into(), state: TableState::Following, rows_read: 0 };
+    let table = |name: &&str| TableProgress {
+        table: (*name).into(),
+        state: TableState::Following,
+        reason: None,
+        rows_read: 0,
+        rows_estimated: None,
+    };
     Progress { tables: tables.iter().map(table).collect(), ..Progress::default() }
 }

@@ -205,6 +205,7 @@ impl<'a> Session<'a> {
                 Step::Change(change) => self.readings.see(change),
                 Step::ReadBegan(table) => self.reading_begins(table, &portion.steps[..at], backoff).await?,
                 Step::ReadDone(table) => read.push(table.clone()),
+                Step::Rewrite(_) | Step::Gone(_) => {}
             }
         }
         self.has_begun = true;

@@ -190,8 +190,8 @@ impl Source {
             table: table.table.clone(),
             state: match table.state {
                 TableState::Waiting => SourceTableState::Waiting,
-                TableState::Reading => SourceTableState::Reading,
-                TableState::Following => SourceTableState::Following,
+                TableState::Reading | TableState::Rereading => SourceTableState::Reading,
+                TableState::Paused | TableState::Stopped | TableState::Following => SourceTableState::Following,
             },
             rows_read: table.rows_read,
         };

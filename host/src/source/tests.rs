@@ -480,7 +480,13 @@ async fn the_budget_holds_while_a_source_rests() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_being_read_are_shown() {
     let stage = Stage::new(Vec::new());
-    let reading = TableProgress { table: "users".into(), state: TableState::Reading, rows_read: 7 };
+    let reading = TableProgress {
+        table: "users".into(),
+        state: TableState::Reading,
+        reason: None,
+        rows_read: 7,
+        rows_estimated: None,
+    };
     stage.script.set_progress(Progress { tables: vec![reading], ..Progress::default() });
     let status = stage.until_state(SourceState::Reading).await;
     assert_eq!(status.tables[0].rows_read, 7);

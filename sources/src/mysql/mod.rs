@@ -66,7 +66,7 @@ use self::connection::stop;
 use self::follow::Follower;
 use self::outlook::Outlook;
 use crate::change::{Checkpoint, Portion};
-use crate::feed::{Feed as FeedContract, FeedError, Progress, Remedy};
+use crate::feed::{Feed as FeedContract, FeedError, Progress, Remedy, TableOrders};
 use crate::rules::Rules;
 
 /// How a database is followed.
@@ -85,6 +85,8 @@ pub struct Options {
     /// Go on although the log after the checkpoint is lost: follow from the present and read every table anew.
     /// Default: false.
     pub repair: bool,
+    /// What is wanted of single tables. Default: nothing.
+    pub orders: TableOrders,
     /// The id under which the feed registers as a replica; no other replica of the server may have it. Default: derived
     /// from the machine's name, the URL and the rules, so that it stays the same over restarts.
     pub server_id: Option<u32>,
@@ -109,6 +111,7 @@ impl Default for Options {
             rules: Rules::default(),
             snapshot: true,
             repair: false,
+            orders: TableOrders::default(),
             server_id: None,
             heartbeat_ms: 5_000,
             portion_bytes: 512 << 10,

@@ -32,7 +32,10 @@ impl Outlook {
             Reading::After(_) => TableState::Reading,
             Reading::Following => TableState::Following,
         };
-        self.tables.insert(name.clone(), TableProgress { table: captured.to_owned(), state, rows_read });
+        self.tables.insert(
+            name.clone(),
+            TableProgress { table: captured.to_owned(), state, reason: None, rows_read, rows_estimated: None },
+        );
     }
 
     pub(super) fn forget(&mut self, name: &Name) {

@@ -125,7 +125,9 @@ impl Decoder {
                 ReadState::Reading => TableState::Reading,
                 ReadState::Following => TableState::Following,
             },
+            reason: None,
             rows_read: self.rows_read.get(&mark.oid).copied().unwrap_or(0),
+            rows_estimated: None,
         });
         let tables = tables.collect();
         super::queue::lock(&self.shared.progress).tables = tables;

@@ -77,7 +77,7 @@ use wire::{Connection, Purpose, identifier, literal};
 pub use check::check;
 
 use crate::change::{Checkpoint, Portion};
-use crate::feed::{FeedError, Progress, Remedy};
+use crate::feed::{FeedError, Progress, Remedy, TableOrders};
 use crate::rules::Rules;
 
 /// The oldest version whose log this feed reads: the first with `proto_version` 2.
@@ -110,6 +110,8 @@ pub struct Options {
     /// Opens at the present instead of at the checkpoint's position, makes the slot anew if it is lost, and reads every
     /// table anew. Default: false.
     pub repair: bool,
+    /// What is wanted of single tables. Default: nothing.
+    pub orders: TableOrders,
     /// Where open transactions are kept that are larger than memory allows. Made if it is missing. Default: the
     /// system's folder for temporary files.
     pub spill_dir: PathBuf,
@@ -149,6 +151,7 @@ impl Options {
             skip_tables_without_key: false,
             snapshot: true,
             repair: false,
+            orders: TableOrders::default(),
             spill_dir: std::env::temp_dir(),
             transaction_memory_bytes: 4 << 20,
             portion_bytes: 512 << 10,

@@ -21,6 +21,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use crate::change::{Action, Change};
+use crate::json;
 
 /// Which transactions a snapshot sees: `pg_current_snapshot()`, in the 32 bits that the log has of each id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,11 +208,11 @@ impl Window {
 
 /// The row as the log told it last, with the values that it did not repeat taken from the row that was read.
 fn complete(told: &Change, read: &Change) -> Option<Change> {
-    let (told_members, read_members) = (members(told.image.as_deref()?)?, members(read.image.as_deref()?)?);
+    let (told_members, read_members) = (json::members(told.image.as_deref()?)?, json::members(read.image.as_deref()?)?);
     let mut image = String::from("{");
     for column in &told.table.columns {
         let mut name = String::new();
-        crate::json::push_string(&mut name, &column.name);
+        json::push_string(&mut name, &column.name);
         let find = |members: &[(&str, &str)]| members.iter().position(|member| member.0 == name);
         let value = match (find(&told_members), find(&read_members)) {
             (Some(at), _) => told_members[at].1,
@@ -238,47 +239,6 @@ fn complete(told: &Change, read: &Change) -> Option<Change> {
         transaction: None,
         committed_at_ms: None,
     })
-}
-
-/// The members of an object that we wrote ourselves: names in their quotes, and values.
-fn members(image: &str) -> Option<Vec<(&str, &str)>> {
-    let body = image.strip_prefix('{')?.strip_suffix('}')?;
-    let bytes = body.as_bytes();
-    let mut members = Vec::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        let name_end = string_end(bytes, at)?;
-        let value_start = name_end + 1;
-        let mut end = value_start;
-        let mut depth = 0;
-        while let Some(&byte) = bytes.get(end) {
-            match byte {
-                b'"' => {
-                    end = string_end(bytes, end)?;
-                    continue;
-                }
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth -= 1,
-                b',' if depth == 0 => break,
-                _ => {}
-            }
-            end += 1;
-        }
-        members.push((&body[at..name_end], &body[value_start..end]));
-        at = end + 1;
-    }
-    Some(members)
-}
-
-fn string_end(bytes: &[u8], start: usize) -> Option<usize> {
-    let mut at = start + 1;
-    loop {
-        match *bytes.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
 }
 
 #[cfg(test)]
