@@ -1,13 +1,14 @@
 //! What PostgreSQL's catalog says about tables: which are published, their keys, columns and types.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::definition::{DefinedColumn, Definition, Member, Parts, digest};
 use super::pgoutput::Relation;
 use super::shape::{RawColumn, Shape, TableName};
 use super::value::Form;
-use super::wire::{Connection, Row, WireError, literal};
-use crate::feed::{FeedError, Remedy};
+use super::wire::{Connection, Row, WireError, identifier, literal};
+use crate::feed::{Hold, Reason, TableOrders};
 use crate::rules::Rules;
 
 /// A published table as the catalog describes it.
@@ -26,23 +27,50 @@ pub(super) struct Published {
     columns: Option<Vec<String>>,
     /// Which of its rows are published, as an SQL expression.
     pub(super) filter: Option<String>,
+    /// Whether the role may read it.
+    pub(super) readable: bool,
+    /// What else its rows depend on.
+    parts: Parts,
+    /// A hash over everything that is known of its columns.
+    details: String,
+}
+
+/// A table with its definition and the form of its rows, or why it can't be captured.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) published: Published,
+    pub(super) form: Result<Defined, Reason>,
+}
+
+/// How a table's rows are read, and what they depend on.
+#[derive(Clone, Debug)]
+pub(super) struct Defined {
+    pub(super) shape: Arc<Shape>,
+    pub(super) definition: Arc<Definition>,
 }
 
 impl Published {
     /// Why its rows could not be told apart, and what to do.
-    pub(super) fn no_key(&self) -> FeedError {
-        let Published { namespace, relation, .. } = self;
-        FeedError {
-            remedy: Remedy::Stop,
-            code: "no-key",
-            message: format!(
-                "the table {namespace}.{relation} has no key that the log tells: give it a primary key (ALTER TABLE \
-                 \"{namespace}\".\"{relation}\" ADD PRIMARY KEY (…)), or a unique index over NOT NULL columns as its \
-                 REPLICA IDENTITY, or exclude it"
-            ),
-            source: None,
-        }
+    pub(super) fn no_key(&self) -> Reason {
+        no_key(&self.namespace, &self.relation, self.identity)
     }
+}
+
+/// Why rows of a table could not be told apart, and what to do.
+pub(super) fn no_key(namespace: &str, relation: &str, identity: u8) -> Reason {
+    let name = format!("{}.{}", identifier(namespace), identifier(relation));
+    let way_out = if identity == b'n' {
+        format!("its REPLICA IDENTITY is NOTHING: ALTER TABLE {name} REPLICA IDENTITY DEFAULT")
+    } else {
+        format!(
+            "give it a primary key (ALTER TABLE {name} ADD PRIMARY KEY (…)), or a unique index over NOT NULL columns as \
+             its identity (ALTER TABLE {name} REPLICA IDENTITY USING INDEX …)"
+        )
+    };
+    Reason::new(
+        "no-key",
+        format!("the table {namespace}.{relation} has no key that the log tells: {way_out}, or exclude it"),
+    )
 }
 
 /// The part of the query that finds a table's key, as the log tells it: the index of the replica identity, which is
@@ -57,9 +85,70 @@ const KEY_COLUMNS: &str = "(SELECT json_agg(a.attname ORDER BY u.place) FROM unn
     WITH ORDINALITY u(number, place) JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.number \
     WHERE u.place <= k.indnkeyatts)";
 
+/// What changes of a partition when it is attached anew, or its rows are in another file.
+const MEMBER_STAMP: &str = "i.inhparent || ':' || i.xmin || ':' || m.relfilenode";
+
+const MEMBERS: &str = "FROM pg_partition_tree({table}) p JOIN pg_class m ON m.oid = p.relid \
+    JOIN pg_inherits i ON i.inhrelid = p.relid";
+
+/// The query for published tables: what names them, their key, and what their rows depend on.
+fn published_sql(publication: &str, version: u32, oid: Option<u32>) -> String {
+    let details = if version >= 15 {
+        "to_json(p.attnames) AS attnames, p.rowfilter"
+    } else {
+        "NULL::json AS attnames, NULL::text AS rowfilter"
+    };
+    let by_schema = if version >= 15 {
+        "(SELECT string_agg(pn.oid || ':' || pn.xmin, ',') FROM pg_publication_namespace pn WHERE pn.pnpubid = pub.oid \
+         AND pn.pnnspid = c.relnamespace)"
+    } else {
+        "''"
+    };
+    let only = oid.map(|oid| format!("AND c.oid = {oid}")).unwrap_or_default();
+    let members = MEMBERS.replace("{table}", "c.oid");
+    format!(
+        "WITH RECURSIVE named AS (SELECT c.oid, c.relnamespace, c.relname, c.relkind, c.relreplident, c.relnatts, \
+         c.relfilenode, n.nspname, {details}, pub.xmin AS pubxmin, pub.oid AS puboid, \
+         concat_ws(',', pub.oid, pub.xmin, {by_schema}, (SELECT string_agg(pr.oid || ':' || pr.xmin, ',') \
+         FROM pg_publication_rel pr WHERE pr.prpubid = pub.oid AND pr.prrelid = c.oid)) AS membership \
+         FROM pg_publication_tables p JOIN pg_publication pub ON pub.pubname = p.pubname \
+         JOIN pg_namespace n ON n.nspname = p.schemaname \
+         JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename WHERE p.pubname = {} {only}), \
+         used AS (SELECT DISTINCT a.attrelid, a.atttypid AS type FROM pg_attribute a JOIN named ON a.attrelid = named.oid \
+         WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384), \
+         reached(root, type) AS (SELECT DISTINCT type, type FROM used UNION SELECT r.root, next.type FROM reached r \
+         JOIN pg_type t ON t.oid = r.type CROSS JOIN LATERAL (SELECT t.typbasetype UNION SELECT t.typelem \
+         UNION SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped \
+         UNION SELECT g.rngsubtype FROM pg_range g WHERE g.rngtypid = t.oid) next(type) WHERE next.type >= 16384), \
+         spelled AS (SELECT r.root, string_agg(concat_ws(',', r.type, \
+         (SELECT string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = r.type), \
+         (SELECT string_agg(a.attname || ' ' || a.atttypid, ',' ORDER BY a.attnum) FROM pg_attribute a \
+         WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND NOT a.attisdropped AND a.attnum > 0)), ';' \
+         ORDER BY r.type) AS text FROM reached r JOIN pg_type t ON t.oid = r.type GROUP BY r.root) \
+         SELECT c.oid, c.nspname, c.relname, c.relkind, c.relreplident, {KEY_COLUMNS}, {}, \
+         coalesce(has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(c.relnamespace, 'USAGE'), false), \
+         c.relnatts, c.relfilenode, \
+         (SELECT coalesce(string_agg(a.attnum || ':' || a.xmin, ',' ORDER BY a.attnum), '') FROM pg_attribute a \
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+         concat_ws(',', (SELECT string_agg(s.text, '/' ORDER BY s.root) FROM used u JOIN spelled s ON s.root = u.type \
+         WHERE u.attrelid = c.oid), (SELECT string_agg(d.adnum || ':' || d.oid || ':' || d.xmin, ',' ORDER BY d.adnum) \
+         FROM pg_attrdef d JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE d.adrelid = c.oid \
+         AND a.attgenerated <> '')), \
+         CASE c.relkind WHEN 'p' THEN (SELECT coalesce(string_agg({MEMBER_STAMP}, ',' ORDER BY m.oid), '') {members}) \
+         ELSE '' END, c.membership || coalesce(c.rowfilter, ''), \
+         (SELECT coalesce(md5(string_agg(concat_ws(':', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, \
+         a.attgenerated, a.attisdropped, a.atthasmissing), ',' ORDER BY a.attnum)), '') FROM pg_attribute a \
+         WHERE a.attrelid = c.oid AND a.attnum > 0) \
+         FROM named c {KEY} ORDER BY c.nspname, c.relname",
+        literal(publication),
+        "c.attnames, c.rowfilter",
+    )
+}
+
 /// A table that could be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
+    pub(super) oid: u32,
     pub(super) namespace: String,
     pub(super) relation: String,
     pub(super) has_key: bool,
@@ -73,20 +162,21 @@ pub(super) struct Candidate {
 /// Tables that could be published and that the rules include.
 pub(super) fn candidates(connection: &mut Connection, rules: &Rules) -> Result<Vec<Candidate>, WireError> {
     let sql = format!(
-        "SELECT n.nspname, c.relname, k.indexrelid IS NOT NULL AND c.relreplident <> 'n', pg_has_role(c.relowner, 'USAGE'), \
-         has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), c.relreplident FROM pg_class c \
+        "SELECT c.oid, n.nspname, c.relname, k.indexrelid IS NOT NULL AND c.relreplident <> 'n', pg_has_role(c.relowner, 'USAGE'), \
+         coalesce(has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), false), c.relreplident FROM pg_class c \
          JOIN pg_namespace n ON n.oid = c.relnamespace {KEY} WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition \
          AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
-         AND n.nspname NOT LIKE 'pg\\_toast%' AND c.oid >= 16384 ORDER BY 1, 2"
+         AND n.nspname NOT LIKE 'pg\\_toast%' AND c.oid >= 16384 ORDER BY 2, 3"
     );
     let mut found = Vec::new();
     for row in connection.query(&sql)? {
         let mut cells = row.into_iter();
+        let oid = number(&mut cells)?;
         let (namespace, relation) = (text(&mut cells)?, text(&mut cells)?);
         let (has_key, owned, readable) = (flag(&mut cells)?, flag(&mut cells)?, flag(&mut cells)?);
         let identity = letter(&text(&mut cells)?);
         if rules.captures(&namespace, &relation) {
-            found.push(Candidate { namespace, relation, has_key, owned, readable, identity });
+            found.push(Candidate { oid, namespace, relation, has_key, owned, readable, identity });
         }
     }
     Ok(found)
@@ -99,6 +189,10 @@ pub(super) struct Catalog {
     database: String,
     rules: Arc<Rules>,
     types: HashMap<u32, Type>,
+    /// Names of tables that are as if the rules excluded them.
+    dropped: BTreeSet<String>,
+    /// What was made of tables when they were last looked at.
+    known: HashMap<u32, Found>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,12 +207,40 @@ struct Type {
 
 /// A column as the catalog has it now.
 struct Attribute {
+    number: i16,
     name: String,
     type_oid: u32,
     type_modifier: i32,
     nullable: bool,
     native_type: String,
     generated: bool,
+    /// What rows have that were there before it, if that is not null.
+    missing: Option<String>,
+}
+
+/// What rows that were there before a column have in it, over all partitions.
+enum MissingInPartitions {
+    Same(Option<String>),
+    Differs,
+}
+
+/// All that is known of tables, as of one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Overview {
+    /// Those that are published and that the rules include.
+    pub(super) tables: Vec<Found>,
+    /// Every table that there is, and whether it is a partition, by its number.
+    pub(super) present: HashMap<u32, Present>,
+    /// Tables that the rules include and that are not published.
+    pub(super) unpublished: Vec<Candidate>,
+}
+
+/// A table that is there, whether or not it is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Present {
+    pub(super) namespace: String,
+    pub(super) relation: String,
+    pub(super) is_partition: bool,
 }
 
 impl Catalog {
@@ -129,7 +251,22 @@ impl Catalog {
             database: database.to_owned(),
             rules,
             types: HashMap::new(),
+            dropped: BTreeSet::new(),
+            known: HashMap::new(),
         }
+    }
+
+    /// Leaves out what somebody dropped from the source.
+    pub(super) fn without(mut self, orders: &TableOrders) -> Catalog {
+        let dropped = orders.held.iter().filter(|(_, hold)| **hold == Hold::Dropped);
+        self.dropped = dropped.map(|(name, _)| name.clone()).collect();
+        self
+    }
+
+    /// Whether a table is captured.
+    pub(super) fn captures(&self, namespace: &str, relation: &str) -> bool {
+        let is_dropped = || self.dropped.contains(&self.rules.captured_name(&self.database, namespace, relation));
+        self.rules.captures(namespace, relation) && !(!self.dropped.is_empty() && is_dropped())
     }
 
     /// The database that is followed.
@@ -139,18 +276,8 @@ impl Catalog {
 
     /// All tables that are published and included by the rules, or the one with this number if it is.
     pub(super) fn published(&mut self, oid: Option<u32>) -> Result<Vec<Published>, WireError> {
-        let details =
-            if self.connection.major_version() >= 15 { "to_json(p.attnames), p.rowfilter" } else { "NULL, NULL" };
-        let only = oid.map(|oid| format!("AND c.oid = {oid}")).unwrap_or_default();
-        let sql = format!(
-            "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, {KEY_COLUMNS}, {details} \
-             FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname \
-             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename {KEY} \
-             WHERE p.pubname = {} {only} ORDER BY n.nspname, c.relname",
-            literal(&self.publication)
-        );
         let mut tables = Vec::new();
-        for row in self.connection.query(&sql)? {
+        for row in self.connection.query(&published_sql(&self.publication, self.connection.major_version(), oid))? {
             let mut cells = row.into_iter();
             let table = Published {
                 oid: number(&mut cells)?,
@@ -161,18 +288,79 @@ impl Catalog {
                 key: names(&mut cells)?,
                 columns: names(&mut cells)?,
                 filter: cells.next().flatten(),
+                readable: flag(&mut cells)?,
+                parts: Parts {
+                    last: number(&mut cells)?,
+                    file: number(&mut cells)?,
+                    attributes: digest(&text(&mut cells)?),
+                    types: digest(&text(&mut cells)?),
+                    members: digest(&text(&mut cells)?),
+                    published: digest(&text(&mut cells)?),
+                },
+                details: text(&mut cells)?,
             };
-            if self.rules.captures(&table.namespace, &table.relation) {
+            if self.captures(&table.namespace, &table.relation) {
                 tables.push(table);
             }
         }
         Ok(tables)
     }
 
-    /// The form of a published table's rows as they are read now.
-    pub(super) fn shape_of(&mut self, table: &Published) -> Result<Shape, FeedError> {
-        let attributes = self.attributes(table.oid).map_err(|error| error.into_feed("look up columns"))?;
-        let key = table.key.clone().ok_or_else(|| table.no_key())?;
+    /// A published table with its definition, if it is one and the rules include it.
+    pub(super) fn find(&mut self, oid: u32) -> Result<Option<Found>, WireError> {
+        match self.published(Some(oid))?.pop() {
+            Some(table) => self.found(table).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Looks at everything. In a transaction of its own, so that it is of one moment.
+    pub(super) fn overview(&mut self) -> Result<Overview, WireError> {
+        self.connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        let seen = self.look_around();
+        self.connection.query(if seen.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        seen
+    }
+
+    fn look_around(&mut self) -> Result<Overview, WireError> {
+        let mut tables = Vec::new();
+        for table in self.published(None)? {
+            tables.push(self.found(table)?);
+        }
+        let listed: std::collections::HashSet<u32> = tables.iter().map(|found| found.published.oid).collect();
+        self.known.retain(|oid, _| listed.contains(oid));
+        let sql = "SELECT c.oid, n.nspname, c.relname, c.relispartition FROM pg_class c JOIN pg_namespace n \
+                   ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND c.oid >= 16384";
+        let mut present = HashMap::new();
+        for row in self.connection.query(sql)? {
+            let mut cells = row.into_iter();
+            let oid = number(&mut cells)?;
+            let (namespace, relation) = (text(&mut cells)?, text(&mut cells)?);
+            present.insert(oid, Present { namespace, relation, is_partition: flag(&mut cells)? });
+        }
+        let mut unpublished = candidates(&mut self.connection, &self.rules)?;
+        unpublished.retain(|table| !listed.contains(&table.oid) && self.captures(&table.namespace, &table.relation));
+        Ok(Overview { tables, present, unpublished })
+    }
+
+    /// What is known of a table, looked up if it changed.
+    fn found(&mut self, table: Published) -> Result<Found, WireError> {
+        if let Some(known) = self.known.get(&table.oid)
+            && known.published == table
+        {
+            return Ok(known.clone());
+        }
+        let form = self.define(&table)?;
+        let found = Found { published: table, form };
+        self.known.insert(found.published.oid, found.clone());
+        Ok(found)
+    }
+
+    /// The form of a published table's rows as they are read now, and what they depend on.
+    fn define(&mut self, table: &Published) -> Result<Result<Defined, Reason>, WireError> {
+        let Published { oid, namespace, relation, .. } = table;
+        let (attributes, dropped) = self.attributes(*oid)?;
+        let Some(key) = table.key.clone() else { return Ok(Err(table.no_key())) };
         let listed = |name: &String| table.columns.as_ref().is_none_or(|columns| columns.contains(name));
         // Before version 18 generated columns are listed as published, and are not in the log.
         let generated_are_published = table.columns.is_some() && self.connection.major_version() >= 18;
@@ -181,22 +369,109 @@ impl Catalog {
             .filter(|column| listed(&column.name) && (generated_are_published || !column.generated))
             .collect();
         let forms = self.forms(chosen.iter().map(|column| column.type_oid))?;
-        let columns = chosen.into_iter().zip(forms).map(|(column, form)| RawColumn {
-            name: column.name,
-            form,
-            nullable: column.nullable,
-            native_type: column.native_type,
-        });
-        let name = TableName { database: &self.database, namespace: &table.namespace, relation: &table.relation };
-        Shape::new(name, columns.collect(), &key, &self.rules)
+        let in_partitions = if table.partitioned { self.missing_in_partitions(*oid)? } else { HashMap::new() };
+        let mut columns = Vec::with_capacity(chosen.len());
+        let mut raw = Vec::with_capacity(chosen.len());
+        for (column, form) in chosen.into_iter().zip(forms) {
+            let written = |missing: Option<&String>| match missing {
+                Some(text) => {
+                    let mut value = String::new();
+                    form.write(&mut value, text);
+                    value
+                }
+                None => "null".to_owned(),
+            };
+            let added_value = match in_partitions.get(&column.name) {
+                Some(MissingInPartitions::Differs) => None,
+                Some(MissingInPartitions::Same(missing)) => Some(written(missing.as_ref())),
+                None => Some(written(column.missing.as_ref())),
+            };
+            columns.push(DefinedColumn {
+                number: column.number,
+                name: column.name.clone(),
+                type_oid: column.type_oid,
+                type_modifier: column.type_modifier,
+                native_type: column.native_type.clone(),
+                treatment: self.rules.treatment(namespace, relation, &column.name),
+                added_value,
+            });
+            raw.push(RawColumn { name: column.name, form, nullable: column.nullable, native_type: column.native_type });
+        }
+        let members = if table.partitioned { self.members(*oid)? } else { Arc::default() };
+        let name = TableName { database: &self.database, namespace, relation };
+        let shape = match Shape::new(name, raw, &key, &self.rules) {
+            Ok(shape) => Arc::new(shape),
+            Err(error) => return Ok(Err(Reason::new(error.code, error.message))),
+        };
+        let definition = Definition { columns, dropped, parts: table.parts, members, key };
+        Ok(Ok(Defined { shape, definition: Arc::new(definition) }))
+    }
+
+    /// What rows of a partitioned table's partitions have in columns that came later, by the columns' names.
+    fn missing_in_partitions(&mut self, oid: u32) -> Result<HashMap<String, MissingInPartitions>, WireError> {
+        let sql = format!(
+            "SELECT a.attname, count(DISTINCT coalesce(v.text, '')) = 1 AND count(v.text) IN (0, count(*)), max(v.text) \
+             FROM pg_partition_tree({oid}) p JOIN pg_attribute a ON a.attrelid = p.relid CROSS JOIN LATERAL (SELECT CASE \
+             WHEN a.atthasmissing AND a.attmissingval IS NOT NULL THEN (a.attmissingval::text::text[])[1] END) v(text) \
+             WHERE p.isleaf AND a.attnum > 0 AND NOT a.attisdropped GROUP BY a.attname"
+        );
+        let mut found = HashMap::new();
+        for row in self.connection.query(&sql)? {
+            let mut cells = row.into_iter();
+            let (name, is_same) = (text(&mut cells)?, flag(&mut cells)?);
+            let missing = cells.next().flatten();
+            found.insert(name, if is_same { MissingInPartitions::Same(missing) } else { MissingInPartitions::Differs });
+        }
+        Ok(found)
+    }
+
+    /// How many rows a table has, by the server's own estimate.
+    pub(super) fn estimate(&mut self, oid: u32) -> Result<u64, WireError> {
+        let sql = format!(
+            "SELECT coalesce(sum(greatest(m.reltuples, 0)), 0)::bigint FROM pg_class m WHERE m.oid = {oid} \
+             OR m.oid IN (SELECT p.relid FROM pg_partition_tree({oid}) p WHERE p.isleaf)"
+        );
+        number(&mut one_row(self.connection.query(&sql)?)?)
+    }
+
+    /// The partitions of a table that have rows of their own. One that was not there before is looked into.
+    fn members(&mut self, oid: u32) -> Result<Arc<Vec<Member>>, WireError> {
+        let before = match self.known.get(&oid).map(|found| &found.form) {
+            Some(Ok(defined)) => defined.definition.members.clone(),
+            _ => Arc::default(),
+        };
+        let sql = format!(
+            "SELECT p.relid::oid, {MEMBER_STAMP}, n.nspname, m.relname, m.relkind = 'r' \
+             AND coalesce(has_table_privilege(m.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), false) {MEMBERS} \
+             JOIN pg_namespace n ON n.oid = m.relnamespace WHERE p.isleaf",
+        )
+        .replace("{table}", &oid.to_string());
+        let mut members = Vec::new();
+        for row in self.connection.query(&sql)? {
+            let mut cells = row.into_iter();
+            let (oid, stamp) = (number(&mut cells)?, text(&mut cells)?);
+            let name = format!("{}.{}", identifier(&text(&mut cells)?), identifier(&text(&mut cells)?));
+            let readable = flag(&mut cells)?;
+            let known = before.iter().find(|member| member.oid == oid && member.stamp == stamp);
+            let filled = match known {
+                Some(known) => known.filled,
+                // What can't be looked into counts as filled.
+                None if !readable => true,
+                None => {
+                    let sql = format!("SELECT EXISTS (SELECT FROM ONLY {name})");
+                    flag(&mut one_row(self.connection.query(&sql)?)?)?
+                }
+            };
+            members.push(Member { oid, stamp, filled });
+        }
+        Ok(Arc::new(members))
     }
 
     /// The form of a table's rows as the log announces it. Names, types and key are the log's, because the catalog may
     /// have changed since; it only adds what the log does not tell.
-    pub(super) fn shape_in_log(&mut self, relation: &Relation<'_>) -> Result<Shape, FeedError> {
-        let looked_up = |error: WireError| error.into_feed("look up columns");
-        let now = self.published(Some(relation.oid)).map_err(looked_up)?.pop();
-        let attributes = self.attributes(relation.oid).map_err(looked_up)?;
+    pub(super) fn shape_in_log(&mut self, relation: &Relation<'_>) -> Result<Result<Shape, Reason>, WireError> {
+        let now = self.published(Some(relation.oid))?.pop();
+        let (attributes, _) = self.attributes(relation.oid)?;
         let forms = self.forms(relation.columns.iter().map(|column| column.type_oid))?;
         let mut columns = Vec::with_capacity(relation.columns.len());
         for (column, form) in relation.columns.iter().zip(forms) {
@@ -205,7 +480,7 @@ impl Catalog {
                 Some(known) if (known.type_oid, known.type_modifier) == (column.type_oid, column.type_modifier) => {
                     known.native_type.clone()
                 }
-                _ => self.type_name(column.type_oid, column.type_modifier).map_err(looked_up)?,
+                _ => self.type_name(column.type_oid, column.type_modifier)?,
             };
             let nullable = known.is_none_or(|known| known.nullable);
             columns.push(RawColumn { name: column.name.to_owned(), form, nullable, native_type });
@@ -223,42 +498,44 @@ impl Catalog {
             // The catalog knows the order of the key's columns.
             b'd' | b'i' if same(&catalog_key) => catalog_key,
             b'd' | b'i' if !identity.is_empty() => identity,
-            _ => {
-                let table = now.unwrap_or_else(|| Published {
-                    oid: relation.oid,
-                    namespace: relation.namespace.to_owned(),
-                    relation: relation.name.to_owned(),
-                    partitioned: false,
-                    identity: relation.identity,
-                    key: None,
-                    columns: None,
-                    filter: None,
-                });
-                return Err(table.no_key());
-            }
+            _ => return Ok(Err(no_key(relation.namespace, relation.name, relation.identity))),
         };
         let name = TableName { database: &self.database, namespace: relation.namespace, relation: relation.name };
-        Shape::new(name, columns, &key, &self.rules)
+        let shape = Shape::new(name, columns, &key, &self.rules);
+        Ok(shape.map_err(|error| Reason::new(error.code, error.message)))
     }
 
-    fn attributes(&mut self, oid: u32) -> Result<Vec<Attribute>, WireError> {
+    /// Columns that there are, in the order of their numbers, and the numbers of those that were dropped.
+    fn attributes(&mut self, oid: u32) -> Result<(Vec<Attribute>, Vec<i16>), WireError> {
+        // The value of a column that was added without writing rows is kept as an array with one element.
         let sql = format!(
-            "SELECT attname, atttypid, atttypmod, NOT attnotnull, format_type(atttypid, atttypmod), attgenerated <> '' \
-             FROM pg_attribute WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+            "SELECT attnum, attname, atttypid, atttypmod, NOT attnotnull, CASE WHEN attisdropped THEN '' \
+             ELSE format_type(atttypid, atttypmod) END, attgenerated <> '', attisdropped, \
+             CASE WHEN atthasmissing AND attmissingval IS NOT NULL THEN (attmissingval::text::text[])[1] END \
+             FROM pg_attribute WHERE attrelid = {oid} AND attnum > 0 ORDER BY attnum"
         );
-        let mut attributes = Vec::new();
+        let (mut attributes, mut dropped) = (Vec::new(), Vec::new());
         for row in self.connection.query(&sql)? {
             let mut cells = row.into_iter();
-            attributes.push(Attribute {
+            let attribute = Attribute {
+                number: number(&mut cells)?,
                 name: text(&mut cells)?,
                 type_oid: number(&mut cells)?,
                 type_modifier: number(&mut cells)?,
                 nullable: flag(&mut cells)?,
                 native_type: text(&mut cells)?,
                 generated: flag(&mut cells)?,
-            });
+                missing: None,
+            };
+            let is_dropped = flag(&mut cells)?;
+            let missing = cells.next().flatten();
+            if is_dropped {
+                dropped.push(attribute.number);
+            } else {
+                attributes.push(Attribute { missing, ..attribute });
+            }
         }
-        Ok(attributes)
+        Ok((attributes, dropped))
     }
 
     fn type_name(&mut self, oid: u32, modifier: i32) -> Result<String, WireError> {
@@ -266,9 +543,9 @@ impl Catalog {
         Ok(rows.into_iter().flatten().next().flatten().unwrap_or_else(|| format!("type {oid}")))
     }
 
-    fn forms(&mut self, oids: impl Iterator<Item = u32>) -> Result<Vec<Form>, FeedError> {
+    fn forms(&mut self, oids: impl Iterator<Item = u32>) -> Result<Vec<Form>, WireError> {
         let oids: Vec<u32> = oids.collect();
-        self.load_types(&oids).map_err(|error| error.into_feed("look up types"))?;
+        self.load_types(&oids)?;
         Ok(oids.into_iter().map(|oid| self.form(oid, 0)).collect())
     }
 

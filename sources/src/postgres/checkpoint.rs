@@ -13,16 +13,20 @@
 //! - `tables`: how far the reading of each is. `after` is the key of the last row that was read, as the database wrote
 //!   it, also where the rules hash it. `late`: it was published while it may have been written to, so its reading waits
 //!   for the transactions of that time. `again`: a row moved past
-//!   the reader incomplete, so the reading begins anew after a restart.
+//!   the reader incomplete, so the reading begins anew after a restart. `definition`: what the rows depend on beside the
+//!   log (see `definition.rs`); without it nothing is known of that, and the table is read anew. `reason`: why it is read
+//!   anew or stopped. `held`: the service asked for the stop. `unnamed`: another table took its name, and its new one is
+//!   not known yet.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
+use super::definition::Stamp;
 use super::lsn::Lsn;
 use crate::change::Checkpoint;
-use crate::feed::{FeedError, Remedy};
+use crate::feed::{FeedError, Reason, Remedy, TableState};
 
 pub(super) const FORMAT: &str = "postgres-1";
 
@@ -68,6 +72,82 @@ pub(super) struct TableMark {
     pub(super) late: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) again: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) definition: Option<Stamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<MarkReason>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) held: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unnamed: bool,
+}
+
+/// Why a table is read anew, or stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MarkReason {
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+/// The code of a table that somebody paused.
+pub(super) const PAUSED: &str = "paused";
+
+impl From<Reason> for MarkReason {
+    fn from(Reason { code, message }: Reason) -> MarkReason {
+        MarkReason { code, message }
+    }
+}
+
+impl TableMark {
+    /// A table that is new.
+    pub(super) fn new(oid: u32, namespace: &str, relation: &str, state: ReadState) -> TableMark {
+        TableMark {
+            oid,
+            namespace: namespace.to_owned(),
+            relation: relation.to_owned(),
+            key: Vec::new(),
+            state,
+            after: None,
+            late: true,
+            again: false,
+            definition: None,
+            reason: None,
+            held: false,
+            unnamed: false,
+        }
+    }
+
+    /// Its rows are read from the beginning, because they may be wrong as they are.
+    pub(super) fn read_anew(&mut self, reason: Option<Reason>) {
+        self.state = ReadState::Waiting;
+        self.after = None;
+        self.again = false;
+        self.held = false;
+        // What is true now is what its reading finds.
+        self.definition = None;
+        self.reason = reason.map(MarkReason::from);
+    }
+
+    /// Its changes are skipped.
+    pub(super) fn stop(&mut self, reason: Reason) {
+        self.state = ReadState::Stopped;
+        self.after = None;
+        self.reason = Some(reason.into());
+    }
+
+    /// What is said of it.
+    pub(super) fn shown(&self) -> (TableState, Option<Reason>) {
+        let reason = self.reason.as_ref().map(|reason| Reason::new(&*reason.code, &*reason.message));
+        let state = match (self.state, &reason) {
+            (ReadState::Following, _) => TableState::Following,
+            (ReadState::Stopped, Some(reason)) if self.held && reason.code == PAUSED => TableState::Paused,
+            (ReadState::Stopped, _) => TableState::Stopped,
+            (_, Some(_)) => TableState::Rereading,
+            (ReadState::Waiting, None) => TableState::Waiting,
+            (ReadState::Reading, None) => TableState::Reading,
+        };
+        (state, reason)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +156,8 @@ pub(super) enum ReadState {
     Waiting,
     Reading,
     Following,
+    /// Its changes are skipped.
+    Stopped,
 }
 
 /// A place in the log: before the transaction that commits at or after `lsn`, or inside of it.
@@ -172,7 +254,7 @@ mod tests {
             state: ReadState::Reading,
             after: Some(vec!["42".into()]),
             late: true,
-            again: false,
+            ..TableMark::new(0, "", "", ReadState::Waiting)
         };
         writer.set_tables(&BTreeMap::from([(16385, table)]));
         writer

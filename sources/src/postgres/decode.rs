@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Options;
 use super::catalog::Catalog;
 use super::checkpoint::{Place, ReadState, TableMark, Writer};
+use super::definition::{Member, digest_of};
 use super::lsn::Lsn;
 use super::pgoutput::{self, Cell, Message, Old, Relation};
 use super::portion::{Gathered, transaction_name};
@@ -19,8 +20,9 @@ use super::queue::Shared;
 use super::shape::Shape;
 use super::spill::{Replay, Spills};
 use super::window::Window;
+use super::wire::{WireError, identifier};
 use crate::change::{Action, Change, Portion, Step, Table};
-use crate::feed::{FeedError, Remedy, TableProgress, TableState};
+use crate::feed::{FeedError, Reason, Remedy};
 
 /// How many transactions are remembered that were handed out last: more than can have committed while another one
 /// still waits to be seen by snapshots.
@@ -31,8 +33,14 @@ const EPOCH_MS: i64 = 946_684_800_000;
 
 /// A relation as the log announced it last.
 enum Followed {
-    Captured(Arc<Shape>),
-    /// The rules leave it out.
+    Captured {
+        shape: Arc<Shape>,
+        /// What the log told of its columns, to compare with definitions.
+        columns: u64,
+        /// Whether its table was compared with it.
+        is_checked: bool,
+    },
+    /// It is not captured: the rules leave it out, or it has no key.
     Passed,
 }
 
@@ -55,7 +63,10 @@ pub(super) struct Decoder {
     pub(super) shared: Arc<Shared>,
     pub(super) tables: BTreeMap<u32, TableMark>,
     pub(super) out: Gathered,
+    /// Portions that had to end before `out` began.
+    cut: VecDeque<Portion>,
     pub(super) rows_read: HashMap<u32, u64>,
+    pub(super) rows_estimated: HashMap<u32, u64>,
     /// The reading that goes on: of which table, and what the log told since.
     pub(super) window: Option<(u32, Window)>,
     /// Every transaction whose commit record begins before it has been handed out.
@@ -66,16 +77,26 @@ pub(super) struct Decoder {
     recent: VecDeque<u32>,
     relations: HashMap<u32, Followed>,
     described: HashMap<u32, Arc<Table>>,
+    /// How rows that are stored look, also those of before this run.
+    pub(super) stored: HashMap<u32, Arc<Table>>,
+    /// Tables that the service has rows of and that are none of ours.
+    pub(super) orphans: Vec<Arc<Table>>,
+    /// Tables that the rules include and that are not published, and why.
+    pub(super) left_out: Vec<(String, Reason)>,
+    /// Partitions when they were last looked at.
+    pub(super) members: HashMap<u32, Arc<Vec<Member>>>,
+    /// Where the log last told that a table is another than before.
+    pub(super) redefined_at: Lsn,
     spills: Spills,
     streaming: Option<u32>,
     current: Option<Current>,
     replay: Option<(Replay, Lsn)>,
     writer: Writer,
-    /// Tables that became known by the log and not by the catalog.
-    pub(super) unknown: Vec<u32>,
-    /// Tables whose key is another now, to be read anew.
-    pub(super) rekeyed: Vec<u32>,
-    /// Tables whose form changed while they were being read.
+    /// Whether tables that the rules include are added to the publication.
+    pub(super) adds_tables: bool,
+    /// Tables whose reading is called off, because it begins anew or never.
+    pub(super) called_off: Vec<u32>,
+    /// The columns of the table that is being read changed, and its reading goes on.
     pub(super) reshaped: bool,
 }
 
@@ -90,12 +111,14 @@ impl Decoder {
     ) -> Decoder {
         let mut decoder = Decoder {
             out: Gathered::new(&options),
+            cut: VecDeque::new(),
             spills: Spills::new(options.spill_dir.clone(), options.transaction_memory_bytes),
             options,
             catalog,
             shared,
             tables,
             rows_read: HashMap::new(),
+            rows_estimated: HashMap::new(),
             window: None,
             position: place.lsn,
             marked: place.lsn,
@@ -103,14 +126,20 @@ impl Decoder {
             recent: VecDeque::new(),
             relations: HashMap::new(),
             described: HashMap::new(),
+            stored: HashMap::new(),
+            orphans: Vec::new(),
+            left_out: Vec::new(),
+            members: HashMap::new(),
+            redefined_at: Lsn(0),
             streaming: None,
             current: None,
             replay: None,
             writer,
-            unknown: Vec::new(),
-            rekeyed: Vec::new(),
+            adds_tables: false,
+            called_off: Vec::new(),
             reshaped: false,
         };
+        decoder.know_stored();
         decoder.tables_changed();
         decoder
     }
@@ -118,19 +147,9 @@ impl Decoder {
     /// Call after any change to `tables`.
     pub(super) fn tables_changed(&mut self) {
         self.writer.set_tables(&self.tables);
-        let tables = self.tables.values().map(|mark| TableProgress {
-            table: self.options.rules.captured_name(self.catalog.database(), &mark.namespace, &mark.relation),
-            state: match mark.state {
-                ReadState::Waiting => TableState::Waiting,
-                ReadState::Reading => TableState::Reading,
-                ReadState::Following => TableState::Following,
-            },
-            reason: None,
-            rows_read: self.rows_read.get(&mark.oid).copied().unwrap_or(0),
-            rows_estimated: None,
-        });
-        let tables = tables.collect();
-        super::queue::lock(&self.shared.progress).tables = tables;
+        let progress = self.progress();
+        super::queue::lock(&self.shared.progress).tables = progress;
+        *super::queue::lock(&self.shared.known) = self.tables.keys().copied().collect();
     }
 
     /// Whether no transaction is in the middle of being handed out.
@@ -170,6 +189,24 @@ impl Decoder {
         };
         self.marked = self.position;
         Portion { steps: self.out.take(), checkpoint: self.writer.checkpoint(place) }
+    }
+
+    /// Ends the portion here if it has steps, so that the next step begins one.
+    pub(super) fn cut(&mut self) {
+        if !self.out.steps.is_empty() {
+            let portion = self.portion();
+            self.cut.push_back(portion);
+        }
+    }
+
+    /// The next portion that is complete, or else what was gathered so far.
+    pub(super) fn next_portion(&mut self) -> Portion {
+        self.cut.pop_front().unwrap_or_else(|| self.portion())
+    }
+
+    /// Whether there are portions that had to end.
+    pub(super) fn has_cut(&self) -> bool {
+        !self.cut.is_empty()
     }
 
     /// Takes a message of the stream, with its letter.
@@ -286,44 +323,41 @@ impl Decoder {
         Ok(())
     }
 
+    /// The log announces how rows of a relation look from here on. What that means for its table is found out when the
+    /// first of them is handed out, because what is skipped may be older than what is known.
     fn relation(&mut self, relation: &Relation<'_>) -> Result<(), FeedError> {
-        if !self.options.rules.captures(relation.namespace, relation.name) {
-            self.relations.insert(relation.oid, Followed::Passed);
-            return Ok(());
-        }
-        let shape = match self.catalog.shape_in_log(relation) {
-            Ok(shape) => Arc::new(shape),
-            Err(error) if error.code == "no-key" && self.options.skip_tables_without_key => {
-                self.relations.insert(relation.oid, Followed::Passed);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+        let doing = |error: WireError| error.into_feed("look up columns");
+        let is_captured = self.catalog.captures(relation.namespace, relation.name);
+        let shape = match is_captured {
+            true => self.catalog.shape_in_log(relation).map_err(doing)?,
+            false => Err(Reason::new("excluded", "the rules exclude it")),
         };
-        match self.tables.get_mut(&relation.oid) {
-            None => self.unknown.push(relation.oid),
-            Some(mark) => {
-                if mark.key != shape.table.key {
-                    self.rekeyed.push(relation.oid);
+        let followed = match shape {
+            Ok(shape) => Followed::Captured { shape: Arc::new(shape), columns: digest_of(relation), is_checked: false },
+            Err(reason) => {
+                if is_captured {
+                    self.refuse(relation.oid, relation.namespace, relation.name, reason);
                 }
-                if (mark.namespace.as_str(), mark.relation.as_str()) != (relation.namespace, relation.name) {
-                    relation.namespace.clone_into(&mut mark.namespace);
-                    relation.name.clone_into(&mut mark.relation);
-                    self.tables_changed();
-                }
+                Followed::Passed
             }
-        }
-        if self.window.as_ref().is_some_and(|(oid, _)| *oid == relation.oid)
-            && self.described.get(&relation.oid).is_some_and(|table| table.columns != shape.table.columns)
-        {
-            self.reshaped = true;
-        }
-        self.relations.insert(relation.oid, Followed::Captured(shape));
+        };
+        self.relations.insert(relation.oid, followed);
         Ok(())
     }
 
-    fn captured(&self, relation: u32) -> Result<Option<Arc<Shape>>, FeedError> {
-        match self.relations.get(&relation) {
-            Some(Followed::Captured(shape)) => Ok(Some(shape.clone())),
+    /// How rows of a relation look; None if they are not handed out.
+    fn captured(&mut self, relation: u32) -> Result<Option<Arc<Shape>>, FeedError> {
+        let is_skipped = self.current.as_ref().is_some_and(|current| current.count < current.skip);
+        match self.relations.get_mut(&relation) {
+            Some(Followed::Captured { shape, columns, is_checked }) => {
+                let shape = shape.clone();
+                if !is_skipped && !std::mem::replace(is_checked, true) {
+                    let columns = *columns;
+                    self.check(relation, &shape, columns)?;
+                }
+                let is_stopped = self.tables.get(&relation).is_some_and(|mark| mark.state == ReadState::Stopped);
+                Ok((!is_stopped).then_some(shape))
+            }
             Some(Followed::Passed) => Ok(None),
             None => Err(FeedError {
                 remedy: Remedy::Retry,
@@ -336,7 +370,7 @@ impl Decoder {
 
     fn insert(&mut self, relation: u32, shape: &Shape, new: &[Cell<'_>]) -> Result<(), FeedError> {
         check_width(shape, new)?;
-        let key = shape.key(new, None).ok_or_else(|| no_key(shape))?;
+        let Some(key) = shape.key(new, None) else { return self.keyless(relation, shape) };
         let mut change = self.change(shape, Action::Replace, key, 0);
         change.image = Some(shape.image(new, None, &mut change.unchanged));
         self.push(relation, change);
@@ -359,10 +393,10 @@ impl Decoder {
         if let Some(old) = old_cells {
             check_width(shape, old)?;
         }
-        let key = shape.key(new, old_cells).ok_or_else(|| no_key(shape))?;
-        let old_key = match old_cells {
-            Some(old) => Some(shape.key(old, None).ok_or_else(|| no_key(shape))?),
-            None => None,
+        let Some(key) = shape.key(new, old_cells) else { return self.keyless(relation, shape) };
+        let old_key = match old_cells.map(|old| shape.key(old, None)) {
+            Some(None) => return self.keyless(relation, shape),
+            other => other.flatten(),
         };
         let before = whole.then(|| old_cells.map(|old| shape.image(old, None, &mut Vec::new()))).flatten();
         let moved = old_key.filter(|old| *old != key);
@@ -385,12 +419,25 @@ impl Decoder {
     fn delete(&mut self, relation: u32, shape: &Shape, old: &Old<'_>) -> Result<(), FeedError> {
         let (Old::Key(cells) | Old::Row(cells)) = old;
         check_width(shape, cells)?;
-        let key = shape.key(cells, None).ok_or_else(|| no_key(shape))?;
+        let Some(key) = shape.key(cells, None) else { return self.keyless(relation, shape) };
         let mut change = self.change(shape, Action::Remove, key, 0);
         if let Old::Row(cells) = old {
             change.before = Some(shape.image(cells, None, &mut Vec::new()));
         }
         self.push(relation, change);
+        Ok(())
+    }
+
+    /// The log told of a row without its key: its table can't be followed as it is.
+    fn keyless(&mut self, relation: u32, shape: &Shape) -> Result<(), FeedError> {
+        let Table { namespace, relation: name, key, .. } = &*shape.table;
+        let quoted = format!("{}.{}", identifier(namespace), identifier(name));
+        let message = format!(
+            "the log told of a row of {namespace}.{name} without its key ({}): its REPLICA IDENTITY does not cover the \
+             key. ALTER TABLE {quoted} REPLICA IDENTITY DEFAULT, and have the table read anew; or exclude it",
+            key.join(", ")
+        );
+        self.stop_table(relation, Reason::new("no-key", message));
         Ok(())
     }
 
@@ -450,6 +497,18 @@ impl Decoder {
             self.out.push(Step::Describe(table.clone()));
         }
         self.described.insert(oid, table.clone());
+        self.stored.insert(oid, table.clone());
+    }
+
+    /// Forgets how a table was described.
+    pub(super) fn forget_described(&mut self, oid: u32) {
+        self.described.remove(&oid);
+        self.stored.remove(&oid);
+    }
+
+    /// Where in the log a change that is found out now is.
+    pub(super) fn place(&self) -> Lsn {
+        self.current.as_ref().map_or(self.position, |current| current.commit)
     }
 
     /// How the table looked when it was told last.
@@ -486,19 +545,4 @@ fn check_width(shape: &Shape, cells: &[Cell<'_>]) -> Result<(), FeedError> {
         ),
         source: None,
     })
-}
-
-fn no_key(shape: &Shape) -> FeedError {
-    FeedError {
-        remedy: Remedy::Stop,
-        code: "no-key",
-        message: format!(
-            "the log told of a row of {}.{} without its key ({}): its REPLICA IDENTITY does not cover the key. ALTER \
-             TABLE … REPLICA IDENTITY DEFAULT, and repair this source; or exclude the table",
-            shape.table.namespace,
-            shape.table.relation,
-            shape.table.key.join(", ")
-        ),
-        source: None,
-    }
 }

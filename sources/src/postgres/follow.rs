@@ -198,15 +198,20 @@ impl Follower {
 
     /// Hands out what was gathered. While there is no room the server still hears of us.
     fn hand_out(&mut self) -> Result<(), FeedError> {
-        let mut waiting: Option<Portion> = Some(self.decoder.portion());
-        while let Some(portion) = waiting.take() {
-            waiting = self.shared.offer(portion, CONFIRM_INTERVAL);
-            if self.shared.is_stopping() {
-                break;
+        loop {
+            let is_last = !self.decoder.has_cut();
+            let mut waiting: Option<Portion> = Some(self.decoder.next_portion());
+            while let Some(portion) = waiting.take() {
+                waiting = self.shared.offer(portion, CONFIRM_INTERVAL);
+                if self.shared.is_stopping() {
+                    return Ok(());
+                }
+                self.tell_when_due()?;
             }
-            self.tell_when_due()?;
+            if is_last {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn tell_when_due(&mut self) -> Result<(), FeedError> {

@@ -42,6 +42,7 @@ mod catalog;
 mod check;
 mod checkpoint;
 mod decode;
+mod definition;
 mod follow;
 mod lsn;
 mod pgoutput;
@@ -52,6 +53,7 @@ mod reads;
 mod shape;
 mod slot;
 mod spill;
+mod tables;
 mod tls;
 mod value;
 mod watch;
@@ -65,18 +67,19 @@ use std::time::{Duration, Instant};
 
 use address::Address;
 use catalog::{Catalog, number, one_row, text};
-use checkpoint::{Mark, Origin, Place, ReadState, TableMark, Writer};
+use checkpoint::{Mark, Origin, Place, TableMark, Writer};
 use decode::Decoder;
 use follow::Follower;
 use queue::Shared;
 use read::Reader;
 use reads::Reads;
+use tables::give_orders;
 use watch::Watcher;
 use wire::{Connection, Purpose, identifier, literal};
 
 pub use check::check;
 
-use crate::change::{Checkpoint, Portion};
+use crate::change::{Checkpoint, Portion, Table};
 use crate::feed::{FeedError, Progress, Remedy, TableOrders};
 use crate::rules::Rules;
 
@@ -112,6 +115,8 @@ pub struct Options {
     pub repair: bool,
     /// What is wanted of single tables. Default: nothing.
     pub orders: TableOrders,
+    /// Tables as they were last described, of which there are rows. Default: none.
+    pub known: Vec<Arc<Table>>,
     /// Where open transactions are kept that are larger than memory allows. Made if it is missing. Default: the
     /// system's folder for temporary files.
     pub spill_dir: PathBuf,
@@ -125,7 +130,7 @@ pub struct Options {
     pub read_chunk_rows: usize,
     /// How many bytes of rows that were read may wait; twice as many may be in memory. Default: 8 MiB.
     pub read_chunk_bytes: usize,
-    /// How often tables are looked for that were published or dropped. Default: 10 s.
+    /// How often tables are looked for that were published or dropped. Default: 2 s.
     pub catalog_interval: Duration,
     /// How often the slot and the end of the log are looked at. Default: 5 s.
     pub status_interval: Duration,
@@ -152,13 +157,14 @@ impl Options {
             snapshot: true,
             repair: false,
             orders: TableOrders::default(),
+            known: Vec::new(),
             spill_dir: std::env::temp_dir(),
             transaction_memory_bytes: 4 << 20,
             portion_bytes: 512 << 10,
             portion_changes: 4096,
             read_chunk_rows: 100_000,
             read_chunk_bytes: 8 << 20,
-            catalog_interval: Duration::from_secs(10),
+            catalog_interval: Duration::from_secs(2),
             status_interval: Duration::from_secs(5),
             checkpoint_interval: Duration::from_secs(10),
             heartbeat_write_interval: None,
@@ -312,32 +318,49 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     check_server(&mut sql)?;
     let mut stream = connect(&address, Purpose::Replication, None)?;
     let origin = identify(&mut stream, &address, &options)?;
-    slot::settle_publication(&mut sql, &options)?;
+    let mut tables = BTreeMap::new();
+    if let Some((mark, _)) = resumed.as_ref().filter(|_| !options.repair) {
+        tables.extend(mark.tables.iter().map(|mark| (mark.oid, mark.clone())));
+    }
+    // What somebody took out of the publication stays out, unless it is asked for.
+    let wanted = |mark: &TableMark| {
+        let name = options.rules.captured_name(&address.database, &mark.namespace, &mark.relation);
+        options.orders.reread.contains_key(&name)
+    };
+    let known = tables.values().filter(|mark| !wanted(mark)).map(|mark| mark.oid).collect();
+    give_orders(&mut tables, &options.orders, &address.database, &options.rules);
+    slot::settle_publication(&mut sql, &options, &known)?;
     let (place, slot_is_new) = slot::settle(&mut sql, &options, &origin, resumed.as_ref())?;
     shared.confirm(place.lsn);
 
     let rules = Arc::new(options.rules.clone());
     let options = Arc::new(options);
-    let mut catalog = Catalog::new(sql, &options.publication, &address.database, rules.clone());
-    let marks = resumed.filter(|_| !options.repair).map(|(mark, _)| mark.tables);
-    let tables = tables(&mut catalog, &options, marks, slot_is_new)?;
+    let begins = resumed.is_none() || options.repair;
+    let look_around = |connection| {
+        Catalog::new(connection, &options.publication, &address.database, rules.clone()).without(&options.orders)
+    };
+    let mut catalog = look_around(sql);
+    let overview = begins.then(|| catalog.overview()).transpose();
+    let overview = overview.map_err(|error| error.into_feed("look up tables"))?;
 
     let (reader_tasks, tasks) = std::sync::mpsc::channel();
     if options.snapshot {
         let reader = Reader::open(options.clone(), address.clone(), shared.clone())?;
         spawn("postgres-read", move || reader.run(&tasks))?;
     }
-    let mut watching =
-        Catalog::new(connect(&address, Purpose::Sql, Some(&shared))?, &options.publication, &address.database, rules);
-    let may_add_tables = options.create_publication
-        && slot::find_publication(&mut watching.connection, &options.publication)
-            .map_err(|error| error.into_feed("look up the publication"))?
-            .is_some_and(|publication| publication.owned && !publication.all_tables);
+    let mut watching = look_around(connect(&address, Purpose::Sql, Some(&shared))?);
+    let publication = slot::find_publication(&mut watching.connection, &options.publication)
+        .map_err(|error| error.into_feed("look up the publication"))?;
+    let adds_tables = publication.is_some_and(|publication| slot::may_add_tables(&options, publication));
     start(&mut stream, &options, place)?;
-    let watcher = Watcher { options: options.clone(), shared: shared.clone(), catalog: watching, may_add_tables };
-    spawn("postgres-watch", move || watcher.run())?;
+    let watcher = Watcher::new(options.clone(), shared.clone(), watching, adds_tables);
     let writer = Writer::new(&origin);
-    let decoder = Decoder::new(options, catalog, shared.clone(), place, tables, writer);
+    let mut decoder = Decoder::new(options, catalog, shared.clone(), place, tables, writer);
+    decoder.adds_tables = adds_tables;
+    if let Some(overview) = overview {
+        decoder.begin_with(overview, !slot_is_new);
+    }
+    spawn("postgres-watch", move || watcher.run())?;
     let follower = Follower::new(stream, decoder, Reads::new(shared.clone(), reader_tasks), shared.clone());
     spawn("postgres-log", move || follower.run())?;
     Ok(Feed { shared })
@@ -370,52 +393,6 @@ fn identify(stream: &mut Connection, address: &Address, options: &Options) -> Re
     };
     let (system, timeline) = rows.and_then(read).map_err(|error| error.into_feed("identify the server"))?;
     Ok(Origin { system, timeline, database: address.database.clone(), slot: options.slot.clone() })
-}
-
-/// The tables that are captured, and how far the reading of each is.
-fn tables(
-    catalog: &mut Catalog,
-    options: &Options,
-    marks: Option<Vec<TableMark>>,
-    slot_is_new: bool,
-) -> Result<BTreeMap<u32, TableMark>, FeedError> {
-    let known: BTreeMap<u32, TableMark> = marks.into_iter().flatten().map(|mark| (mark.oid, mark)).collect();
-    let mut tables = BTreeMap::new();
-    let mut names: BTreeMap<String, String> = BTreeMap::new();
-    for table in catalog.published(None).map_err(|error| error.into_feed("look up tables"))? {
-        if table.key.is_none() {
-            if options.skip_tables_without_key {
-                continue;
-            }
-            return Err(table.no_key());
-        }
-        // Refuses names and columns that can't be.
-        let shape = catalog.shape_of(&table)?;
-        let place = format!("{}.{}", table.namespace, table.relation);
-        if let Some(other) = names.insert(shape.table.name.clone(), place.clone()) {
-            return Err(FeedError {
-                remedy: Remedy::Stop,
-                code: "table-refused",
-                message: format!(
-                    "the tables {other} and {place} would both be captured as {}: choose another template for names",
-                    shape.table.name
-                ),
-                source: None,
-            });
-        }
-        let new = || TableMark {
-            oid: table.oid,
-            namespace: table.namespace.clone(),
-            relation: table.relation.clone(),
-            key: shape.table.key.clone(),
-            state: if options.snapshot { ReadState::Waiting } else { ReadState::Following },
-            after: None,
-            late: !slot_is_new,
-            again: false,
-        };
-        tables.insert(table.oid, known.get(&table.oid).cloned().unwrap_or_else(new));
-    }
-    Ok(tables)
 }
 
 /// Begins the stream. A slot that our connection of before still holds becomes free when the server notices.

@@ -1,22 +1,21 @@
 //! What the feed's threads and its owner share: portions on their way out, rows on their way in, how far things are,
 //! and the bell that wakes the follower.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::Notify;
 
-use super::catalog::Published;
+use super::catalog::{Defined, Overview, Published};
 use super::lsn::Lsn;
-use super::shape::Shape;
 use super::window::Snapshot;
 use super::wire::Closer;
 use crate::change::{Change, Portion};
-use crate::feed::{FeedError, Progress};
+use crate::feed::{FeedError, Progress, Reason};
 
 /// How many portions wait for their taker.
 const PORTIONS_MAX: usize = 2;
@@ -25,7 +24,7 @@ const PORTIONS_MAX: usize = 2;
 #[derive(Debug)]
 pub(super) enum Said {
     /// A chunk of rows begins that `snapshot` sees, true at `place` and after. `task` is the number of the reading.
-    ChunkBegan { task: u64, snapshot: Snapshot, place: Lsn, shape: Arc<Shape> },
+    ChunkBegan { task: u64, snapshot: Snapshot, place: Lsn, found: Box<Published>, defined: Defined },
     /// Rows, and the key of the last of them as the database wrote it.
     Rows { task: u64, rows: Vec<Change>, last: Vec<String>, bytes: usize },
     /// The chunk is complete.
@@ -34,10 +33,20 @@ pub(super) enum Said {
     TableEnded { task: u64 },
     /// It has been dropped, or is no longer published.
     TableGone { task: u64 },
-    /// The tables that are published now.
-    Tables(Vec<Published>),
+    /// It can't be read, and the others can.
+    TableStopped { task: u64, reason: Reason },
     /// What a thread died of.
     Failed(FeedError),
+}
+
+/// What the catalog said, and from where to where in the log it may have been said.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// The end of the log before the catalog was looked at.
+    pub(super) from: Lsn,
+    /// Everything that the catalog knew is before this place.
+    pub(super) to: Lsn,
+    pub(super) overview: Overview,
 }
 
 /// All that is shared.
@@ -56,6 +65,12 @@ pub(super) struct Shared {
     /// The inbox got emptier, the reading was called off, or everything stops.
     changed: Condvar,
     pub(super) progress: Mutex<Progress>,
+    /// The last look at the catalog, until the log has reached its place.
+    look: Mutex<Option<Look>>,
+    /// Somebody wants the catalog to be looked at, whether or not it changed.
+    wants_look: AtomicBool,
+    /// Tables that are known, which nobody adds to the publication once more.
+    pub(super) known: Mutex<BTreeSet<u32>>,
     closers: Mutex<Vec<Closer>>,
 }
 
@@ -90,6 +105,9 @@ impl Shared {
             inbox: Mutex::default(),
             changed: Condvar::new(),
             progress: Mutex::default(),
+            look: Mutex::default(),
+            wants_look: AtomicBool::new(true),
+            known: Mutex::default(),
             closers: Mutex::default(),
         })
     }
@@ -219,6 +237,32 @@ impl Shared {
         inbox.said.push_back(said);
         drop(inbox);
         self.ring();
+    }
+
+    /// Has the catalog looked at soon, even if nothing changed there.
+    pub(super) fn ask_for_look(&self) {
+        self.wants_look.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_look_wanted(&self) -> bool {
+        self.wants_look.load(Ordering::SeqCst)
+    }
+
+    /// Leaves a look for the follower.
+    pub(super) fn show(&self, look: Look) {
+        self.wants_look.store(false, Ordering::SeqCst);
+        *lock(&self.look) = Some(look);
+        self.ring();
+    }
+
+    /// The place that the last look waits for, if it was not taken yet.
+    pub(super) fn look_waits_for(&self) -> Option<Lsn> {
+        lock(&self.look).as_ref().map(|look| look.to)
+    }
+
+    /// Takes the last look, if the log has reached its place.
+    pub(super) fn take_look(&self, position: Lsn) -> Option<Look> {
+        lock(&self.look).take_if(|look| look.to <= position)
     }
 
     /// The first thing that was said and not yet taken, if the follower wants it now.

@@ -18,10 +18,11 @@ use super::pgoutput::Cell;
 use super::portion::bytes_of;
 use super::queue::{Said, Shared};
 use super::shape::Shape;
+use super::slot;
 use super::window::Snapshot;
 use super::wire::{Connection, Purpose, Row, WireError, identifier, literal};
 use crate::change::{Action, Change};
-use crate::feed::FeedError;
+use crate::feed::{FeedError, Reason, Remedy};
 
 /// Rows go to the follower in pieces of about this size.
 const PIECE_BYTES: usize = 512 << 10;
@@ -71,7 +72,8 @@ impl Reader {
             &options.publication,
             &address.database,
             Arc::new(options.rules.clone()),
-        );
+        )
+        .without(&options.orders);
         let beside = connect(&address, &shared)?;
         Ok(Reader { options, address, shared, catalog, beside })
     }
@@ -82,7 +84,17 @@ impl Reader {
             if self.shared.is_stopping() {
                 break;
             }
-            if let Err(error) = self.read(task) {
+            let number = task.number;
+            let outcome = self.read(task).or_else(|error| match error.remedy {
+                // Something is wrong with this table, and the others can be read all the same.
+                Remedy::Stop if !self.shared.is_stopping() => {
+                    self.shared
+                        .say(Said::TableStopped { task: number, reason: Reason::new(error.code, error.message) });
+                    self.reconnect()
+                }
+                _ => Err(error),
+            });
+            if let Err(error) = outcome {
                 if !self.shared.is_stopping() {
                     self.shared.say(Said::Failed(error));
                 }
@@ -158,7 +170,7 @@ impl Reader {
         let name = format!("{}.{}", identifier(&table.namespace), identifier(&table.relation));
         let doing = format!("read the table {}.{}", table.namespace, table.relation);
         // Children of a table that is not partitioned are tables of their own.
-        let source = if table.partitioned { name } else { format!("ONLY {name}") };
+        let source = if table.partitioned { name.clone() } else { format!("ONLY {name}") };
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {source} IN ACCESS SHARE MODE; \
              SELECT pg_current_snapshot()"
@@ -180,8 +192,9 @@ impl Reader {
                 let mut error = error.into_feed(&doing);
                 if error.code == "privileges" {
                     error.message.push_str(&format!(
-                        "; GRANT SELECT ON {source} TO {}, and USAGE on its schema",
-                        identifier(&self.address.user)
+                        "; GRANT USAGE ON SCHEMA {} TO {user}; GRANT SELECT ON {name} TO {user}",
+                        identifier(&table.namespace),
+                        user = identifier(&self.address.user)
                     ));
                 }
                 return Err(error);
@@ -189,16 +202,28 @@ impl Reader {
         };
         let snapshot = snapshot.ok_or_else(|| WireError::Protocol("a snapshot of another form").into_feed(&doing))?;
         // As it is under the lock.
-        let found = self.catalog.published(Some(task.oid)).map_err(|error| error.into_feed(&doing))?.pop();
-        let Some(table) = found else {
+        let found = self.catalog.find(task.oid).map_err(|error| error.into_feed(&doing))?;
+        let Some(found) = found.filter(|found| {
+            (&found.published.namespace, &found.published.relation) == (&table.namespace, &table.relation)
+        }) else {
+            // Gone, or another table has the name that was locked.
             self.catalog.connection.query("ROLLBACK").map_err(|error| error.into_feed(&doing))?;
             return Ok(Chunk::Gone);
         };
-        let shape = Arc::new(self.catalog.shape_of(&table)?);
-        let sql = "SELECT pg_logical_emit_message(true, 'cdc', '')";
-        let place = self.beside.query(sql).and_then(|rows| number(&mut one_row(rows)?));
+        let table = found.published;
+        let defined = match found.form {
+            Ok(defined) => defined,
+            Err(Reason { code, message }) => {
+                self.catalog.connection.query("ROLLBACK").map_err(|error| error.into_feed(&doing))?;
+                self.shared.say(Said::TableStopped { task: task.number, reason: Reason { code, message } });
+                return Ok(Chunk::CalledOff);
+            }
+        };
+        let shape = defined.shape.clone();
+        let place = slot::mark_place(&mut self.beside);
         let place = place.map_err(|error| error.into_feed("write a message into the log"))?;
-        self.shared.say(Said::ChunkBegan { task: task.number, snapshot, place, shape: shape.clone() });
+        let found = Box::new(table.clone());
+        self.shared.say(Said::ChunkBegan { task: task.number, snapshot, place, found, defined });
         let types = self.key_types(&table, &shape).map_err(|error| error.into_feed(&doing))?;
         let sql = copy_sql(&source, &table, &shape, &types, task.after.as_deref(), *rows_max);
         let read = self.rows(task, &shape, &sql, *rows_max).map_err(|error| error.into_feed(&doing))?;

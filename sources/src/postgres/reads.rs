@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use super::catalog::Published;
+use super::catalog::{Defined, Published};
 use super::checkpoint::{ReadState, TableMark};
 use super::decode::Decoder;
 use super::lsn::Lsn;
@@ -18,7 +18,7 @@ use super::read::Task;
 use super::shape::Shape;
 use super::window::{Lacking, Snapshot, Window};
 use crate::change::{Change, Step};
-use crate::feed::FeedError;
+use crate::feed::{FeedError, Reason};
 
 /// So many changed rows of the table being read are remembered.
 const WINDOW_ROWS_MAX: usize = 200_000;
@@ -37,23 +37,25 @@ pub(super) struct Reads {
     chunk: Option<Chunk>,
     /// The chunk that waits for the log to reach this place.
     awaited: Option<Lsn>,
+    /// Tables that the catalog does not have as the log knows them: nothing can begin with them before the next look.
+    postponed: BTreeSet<u32>,
     /// Nothing new can begin before somebody looks again.
     settled: bool,
 }
 
 impl Reads {
     pub(super) fn new(shared: Arc<Shared>, reader: Sender<Task>) -> Reads {
-        Reads { shared, reader, reading: None, chunk: None, awaited: None, settled: false }
+        Reads { shared, reader, reading: None, chunk: None, awaited: None, postponed: BTreeSet::new(), settled: false }
     }
 
     /// Whether rows wait for the log to reach their place, so that the server should be asked where it is.
     pub(super) fn wants_to_know_place(&self) -> bool {
-        self.awaited.is_some()
+        self.awaited.is_some() || self.shared.look_waits_for().is_some()
     }
 
     /// Does one thing, between two transactions. False if there is nothing to do now.
     pub(super) fn take_one(&mut self, decoder: &mut Decoder) -> Result<bool, FeedError> {
-        self.look_after(decoder)?;
+        self.look_after(decoder);
         if self.reading.is_none() && !self.settled {
             return self.begin_next(decoder);
         }
@@ -71,14 +73,16 @@ impl Reads {
         let Some(said) = said else { return Ok(false) };
         match said {
             Said::Failed(error) => return Err(error),
-            Said::Tables(published) => self.compare(decoder, published),
             Said::ChunkBegan { task: of, .. }
             | Said::Rows { task: of, .. }
             | Said::ChunkEnded { task: of }
             | Said::TableEnded { task: of }
             | Said::TableGone { task: of }
+            | Said::TableStopped { task: of, .. }
                 if of != task => {}
-            Said::ChunkBegan { snapshot, shape, .. } => self.chunk_began(decoder, snapshot, shape),
+            Said::ChunkBegan { snapshot, found, defined, .. } => {
+                self.chunk_began(decoder, snapshot, &found, &defined);
+            }
             Said::Rows { rows, last, .. } => self.rows(decoder, rows, last),
             Said::ChunkEnded { .. } => {
                 if let (Some(chunk), Some((_, window))) = (self.chunk.take(), &mut decoder.window) {
@@ -87,31 +91,34 @@ impl Reads {
             }
             Said::TableEnded { .. } => self.table_ended(decoder),
             Said::TableGone { .. } => {
-                if let Some(oid) = self.reading.take() {
-                    decoder.tables.remove(&oid);
-                    decoder.window = None;
-                    self.settled = false;
-                    decoder.tables_changed();
+                if let Some(oid) = self.reading {
+                    self.call_off(decoder);
+                    self.postponed.insert(oid);
+                    self.shared.ask_for_look();
+                }
+            }
+            Said::TableStopped { reason, .. } => {
+                if let Some(oid) = self.reading {
+                    self.call_off(decoder);
+                    decoder.stop_table(oid, reason);
                 }
             }
         }
         Ok(true)
     }
 
-    /// What the decoder noticed.
-    fn look_after(&mut self, decoder: &mut Decoder) -> Result<(), FeedError> {
-        if !decoder.unknown.is_empty() {
-            for oid in std::mem::take(&mut decoder.unknown) {
-                let known = decoder.catalog.published(Some(oid));
-                // Gone again already, if the catalog does not know it.
-                for table in known.map_err(|error| error.into_feed("look up a new table"))? {
-                    self.add(decoder, &table);
-                }
-            }
-            decoder.tables_changed();
+    /// What the decoder noticed, and what a look at the catalog showed.
+    fn look_after(&mut self, decoder: &mut Decoder) {
+        if let Some(look) = self.shared.take_look(decoder.position()) {
+            decoder.apply_look(look);
+            self.postponed.clear();
+            self.settled = false;
         }
-        for oid in std::mem::take(&mut decoder.rekeyed) {
-            self.read_anew(decoder, oid);
+        for oid in std::mem::take(&mut decoder.called_off) {
+            if self.reading == Some(oid) {
+                self.call_off(decoder);
+            }
+            self.settled = false;
         }
         if std::mem::take(&mut decoder.reshaped) {
             self.restart(decoder);
@@ -119,93 +126,50 @@ impl Reads {
         if decoder.window.as_ref().is_some_and(|(_, window)| window.is_full()) {
             self.restart(decoder);
         }
-        Ok(())
     }
 
-    /// Compares what is published with what is known.
-    fn compare(&mut self, decoder: &mut Decoder, published: Vec<Published>) {
-        let now: BTreeSet<u32> = published.iter().map(|table| table.oid).collect();
-        let gone: Vec<u32> = decoder.tables.keys().copied().filter(|oid| !now.contains(oid)).collect();
-        let mut changed = !gone.is_empty();
-        for oid in gone {
-            decoder.tables.remove(&oid);
-            if self.reading == Some(oid) {
-                self.shared.next_task();
-                self.reading = None;
-                self.chunk = None;
-                decoder.window = None;
-                self.settled = false;
-            }
-        }
-        for table in published {
-            match decoder.tables.get(&table.oid) {
-                None if table.key.is_some() => {
-                    self.add(decoder, &table);
-                    changed = true;
-                }
-                // Without a key it waits until it has one, or until a change of it comes, which is an error.
-                _ => {}
-            }
-        }
-        if changed {
-            decoder.tables_changed();
-        }
-    }
-
-    fn add(&mut self, decoder: &mut Decoder, table: &Published) {
-        let read = decoder.options.snapshot;
-        decoder.tables.entry(table.oid).or_insert_with(|| TableMark {
-            oid: table.oid,
-            namespace: table.namespace.clone(),
-            relation: table.relation.clone(),
-            key: table.key.clone().unwrap_or_default(),
-            state: if read { ReadState::Waiting } else { ReadState::Following },
-            after: None,
-            // Somebody may have written to it before it was published, and not be done yet.
-            late: true,
-            again: false,
-        });
+    /// The table is not read any more.
+    fn call_off(&mut self, decoder: &mut Decoder) {
+        self.shared.next_task();
+        self.reading = None;
+        self.chunk = None;
+        decoder.window = None;
         self.settled = false;
-    }
-
-    fn read_anew(&mut self, decoder: &mut Decoder, oid: u32) {
-        if let Some(mark) = decoder.tables.get_mut(&oid) {
-            mark.state = ReadState::Waiting;
-            mark.after = None;
-        }
-        if self.reading == Some(oid) {
-            self.shared.next_task();
-            self.reading = None;
-            self.chunk = None;
-            decoder.window = None;
-        }
-        self.settled = false;
-        decoder.tables_changed();
     }
 
     /// Begins with the next table that waits, or goes on with the one that was being read before a restart.
     fn begin_next(&mut self, decoder: &mut Decoder) -> Result<bool, FeedError> {
-        let find = |state| decoder.tables.values().find(|mark| mark.state == state).map(|mark| mark.oid);
+        let find = |state| {
+            let is_next =
+                |mark: &&TableMark| mark.state == state && !mark.unnamed && !self.postponed.contains(&mark.oid);
+            decoder.tables.values().find(is_next).map(|mark| mark.oid)
+        };
         let Some(oid) = find(ReadState::Reading).or_else(|| find(ReadState::Waiting)) else {
             self.settled = true;
             return Ok(false);
         };
-        let found = decoder.catalog.published(Some(oid)).map_err(|error| error.into_feed("look up a table"))?.pop();
-        let Some(table) = found else {
-            decoder.tables.remove(&oid);
-            decoder.tables_changed();
-            return Ok(true);
+        let found = decoder.catalog.find(oid).map_err(|error| error.into_feed("look up a table"))?;
+        let is_same = |published: &Published| {
+            decoder
+                .tables
+                .get(&oid)
+                .is_some_and(|mark| (&mark.namespace, &mark.relation) == (&published.namespace, &published.relation))
         };
-        let shape = match decoder.catalog.shape_of(&table) {
-            Ok(shape) => shape,
-            // Dropped between two looks, or without a key that a change could name.
-            Err(error) if error.code == "no-key" && decoder.options.skip_tables_without_key => {
-                decoder.tables.remove(&oid);
-                decoder.tables_changed();
+        let shape = match found.map(|found| (found.published, found.form)) {
+            Some((published, Ok(defined))) if is_same(&published) => defined.shape,
+            Some((published, Err(reason))) if is_same(&published) => {
+                decoder.refuse(oid, &published.namespace, &published.relation, reason);
                 return Ok(true);
             }
-            Err(error) => return Err(error),
+            // Gone, or called otherwise: the log is not that far yet, and the catalog will tell when it is.
+            _ => {
+                self.postponed.insert(oid);
+                self.shared.ask_for_look();
+                return Ok(true);
+            }
         };
+        let estimate = decoder.catalog.estimate(oid).map_err(|error| error.into_feed("look up a table"))?;
+        decoder.rows_estimated.insert(oid, estimate);
         self.reading = Some(oid);
         decoder.describe(oid, &shape.table);
         if let Some(mark) = decoder.tables.get_mut(&oid) {
@@ -221,6 +185,8 @@ impl Reads {
             mark.key.clone_from(&shape.table.key);
             if mark.state == ReadState::Waiting {
                 mark.state = ReadState::Reading;
+                mark.definition = None;
+                decoder.rows_read.remove(&oid);
                 decoder.out.push(Step::ReadBegan(shape.table.clone()));
             }
             decoder.tables_changed();
@@ -247,7 +213,7 @@ impl Reads {
         }
     }
 
-    fn chunk_began(&mut self, decoder: &mut Decoder, snapshot: Snapshot, shape: Arc<Shape>) {
+    fn chunk_began(&mut self, decoder: &mut Decoder, snapshot: Snapshot, published: &Published, defined: &Defined) {
         let Some(oid) = self.reading else { return };
         if decoder.window.as_ref().is_some_and(|(_, window)| window.is_too_early(&snapshot)) {
             // Whoever waits for its standby is waited for, without being asked all the time.
@@ -255,12 +221,33 @@ impl Reads {
             self.restart(decoder);
             return;
         }
-        if decoder.tables.get(&oid).is_some_and(|mark| mark.key != shape.table.key) {
-            self.read_anew(decoder, oid);
+        let Defined { shape, definition } = defined;
+        let Some(mark) = decoder.tables.get_mut(&oid) else { return };
+        if (&mark.namespace, &mark.relation) != (&published.namespace, &published.relation) {
+            decoder.rename(&[(oid, published.namespace.clone(), published.relation.clone())]);
             return;
         }
+        if mark.key != shape.table.key {
+            decoder.read_anew(oid, Reason::new("key-changed", "its key is another one"));
+            return;
+        }
+        let stamp = definition.stamp(&decoder.options.rules);
+        match &mark.definition {
+            None => {
+                mark.definition = Some(stamp);
+                decoder.members.insert(oid, definition.members.clone());
+                decoder.tables_changed();
+            }
+            Some(known) if *known == stamp => {}
+            Some(_) => {
+                decoder.redefine(oid, shape, definition);
+                if decoder.reshaped || decoder.called_off.contains(&oid) {
+                    return;
+                }
+            }
+        }
         decoder.describe(oid, &shape.table);
-        self.chunk = Some(Chunk { snapshot, shape });
+        self.chunk = Some(Chunk { snapshot, shape: shape.clone() });
     }
 
     fn rows(&mut self, decoder: &mut Decoder, rows: Vec<Change>, last: Vec<String>) {
@@ -296,6 +283,7 @@ impl Reads {
             return;
         }
         mark.again = false;
+        mark.reason = None;
         mark.state = ReadState::Following;
         self.reading = None;
         self.settled = false;

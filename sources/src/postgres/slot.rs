@@ -1,5 +1,7 @@
 //! The replication slot and the publication: made where they are missing and that is allowed, else checked.
 
+use std::collections::BTreeSet;
+
 use super::Options;
 use super::catalog::{Candidate, candidates, flag, number, one_row, text};
 use super::checkpoint::{Mark, Origin, Place};
@@ -58,6 +60,18 @@ pub(super) fn find(connection: &mut Connection, name: &str) -> Result<Option<Slo
         newest: number(&mut cells)?,
         wal_status: text(&mut cells)?,
     }))
+}
+
+/// The end of the log.
+pub(super) fn newest(connection: &mut Connection) -> Result<Lsn, WireError> {
+    connection.query("SELECT pg_current_wal_lsn()").and_then(|rows| number(&mut one_row(rows)?))
+}
+
+/// Writes a message into the log, and gives its place: everything that was committed before is before it, and the log
+/// reaches it although nothing else is written.
+pub(super) fn mark_place(connection: &mut Connection) -> Result<Lsn, WireError> {
+    let sql = "SELECT pg_logical_emit_message(true, 'cdc', '')";
+    connection.query(sql).and_then(|rows| number(&mut one_row(rows)?))
 }
 
 /// Makes a slot. Waits for the transactions that are open now.
@@ -282,18 +296,30 @@ fn table_list(tables: &[Candidate]) -> String {
     names.join(", ")
 }
 
-/// Makes or checks the publication, and adds tables that the rules include, if it is ours.
-pub(super) fn settle_publication(connection: &mut Connection, options: &Options) -> Result<(), FeedError> {
+/// Whether tables are added to the publication: only to one that was made here, because what somebody else chose not to
+/// publish is theirs to choose.
+pub(super) fn may_add_tables(options: &Options, publication: Publication) -> bool {
+    options.create_publication && publication.made_here && publication.owned && !publication.all_tables
+}
+
+/// Makes or checks the publication, and adds tables that the rules include and that are not `known`, if it is ours.
+pub(super) fn settle_publication(
+    connection: &mut Connection,
+    options: &Options,
+    known: &BTreeSet<u32>,
+) -> Result<(), FeedError> {
     let name = &options.publication;
     let found = find_publication(connection, name).map_err(|error| error.into_feed("look up the publication"))?;
     let Some(publication) = found else {
-        let tables: Vec<Candidate> =
-            candidates(connection, &options.rules).map_err(|error| error.into_feed("look up tables"))?;
+        let tables = candidates(connection, &options.rules).map_err(|error| error.into_feed("look up tables"))?;
         // PostgreSQL refuses updates of a published table that it has no identity of, so one is never published by us.
         let (tables, keyless): (Vec<Candidate>, Vec<Candidate>) = tables.into_iter().partition(|table| table.has_key);
-        if !keyless.is_empty() && (!options.skip_tables_without_key || options.publish_all_tables) {
+        if !keyless.is_empty() && options.publish_all_tables {
             return Err(without_key(&keyless));
         }
+        // Nor one that is somebody else's, which stops alone; unless there are no others.
+        let (owned, others): (Vec<Candidate>, Vec<Candidate>) = tables.into_iter().partition(|table| table.owned);
+        let tables = if owned.is_empty() { others } else { owned };
         let sql = publication_sql(options, &tables);
         if !options.create_publication {
             return Err(stop_publication(format!(
@@ -325,8 +351,8 @@ pub(super) fn settle_publication(connection: &mut Connection, options: &Options)
             identifier(name)
         )));
     }
-    if options.create_publication && publication.owned && !publication.all_tables {
-        add_tables(connection, options).map_err(|error| error.into_feed("add tables to the publication"))?;
+    if may_add_tables(options, publication) {
+        add_tables(connection, options, known).map_err(|error| error.into_feed("add tables to the publication"))?;
     }
     Ok(())
 }
@@ -342,8 +368,12 @@ pub(super) fn publishes_partitioned(connection: &mut Connection, name: &str) -> 
 }
 
 /// Adds tables that the rules include and the publication lacks. One without a key waits until it has one, and one that
-/// is not ours until somebody adds it.
-pub(super) fn add_tables(connection: &mut Connection, options: &Options) -> Result<(), WireError> {
+/// is not ours until somebody adds it. One that is known was taken out by somebody, and stays out.
+pub(super) fn add_tables(
+    connection: &mut Connection,
+    options: &Options,
+    known: &BTreeSet<u32>,
+) -> Result<(), WireError> {
     let published: std::collections::HashSet<(String, String)> = connection
         .query(&format!(
             "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = {}",
@@ -356,8 +386,8 @@ pub(super) fn add_tables(connection: &mut Connection, options: &Options) -> Resu
         })
         .collect();
     for table in candidates(connection, &options.rules)? {
-        let known = published.contains(&(table.namespace.clone(), table.relation.clone()));
-        if known || !table.owned || !table.has_key {
+        let is_published = published.contains(&(table.namespace.clone(), table.relation.clone()));
+        if is_published || known.contains(&table.oid) || !table.owned || !table.has_key {
             continue;
         }
         let list = table_list(std::slice::from_ref(&table));

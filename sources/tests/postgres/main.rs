@@ -3,6 +3,7 @@
 
 mod model;
 mod reading;
+mod schema;
 mod streaming;
 mod trouble;
 mod values;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use cdc_sources::postgres::{Feed, Options};
-use cdc_sources::{Action, Change, Checkpoint, Feed as _, FeedError, Portion, Step};
+use cdc_sources::{Action, Change, Checkpoint, Feed as _, FeedError, Portion, Rewrite, Step};
 use cdc_test_servers::Postgres;
 use serde_json::{Map, Value};
 
@@ -57,9 +57,35 @@ impl Model {
                     model.read_done = true;
                 }
                 Step::Change(change) => self.change(change),
+                Step::Rewrite(rule) => self.rewrite(rule, std::ptr::eq(step, &portion.steps[0])),
+                Step::Gone(table) => {
+                    let model = self.tables.remove(&table.name);
+                    assert!(model.is_none_or(|model| model.rows.is_empty()), "a truncate comes before");
+                    self.described.remove(&table.name);
+                }
             }
         }
         self.checkpoint = Some(portion.checkpoint.clone());
+    }
+
+    fn rewrite(&mut self, rule: &Rewrite, is_first: bool) {
+        assert!(is_first, "a rewrite begins its portion");
+        self.log.push(format!("Rewrite {} {}", rule.table.name, rule.reason));
+        let model = self.tables.entry(rule.table.name.clone()).or_default();
+        for row in model.rows.values_mut() {
+            let image = serde_json::to_string(row).unwrap();
+            *row = serde_json::from_str(&rule.apply(&image).unwrap()).unwrap();
+        }
+        // What nobody told keeps its place under its new name.
+        let renamed = |column: &String| rule.renamed.iter().find(|(_, old)| old == column).map(|(new, _)| new.clone());
+        let unknown = std::mem::take(&mut model.unknown);
+        model.unknown = unknown.into_iter().map(|(key, column)| (key, renamed(&column).unwrap_or(column))).collect();
+        self.described.insert(rule.table.name.clone(), rule.table.clone());
+    }
+
+    /// The tables as the service would give them to a feed that is opened.
+    pub(crate) fn known(&self) -> Vec<std::sync::Arc<cdc_sources::Table>> {
+        self.described.values().cloned().collect()
     }
 
     fn change(&mut self, change: &Change) {
@@ -70,7 +96,7 @@ impl Model {
             let image = change.image.as_deref().unwrap_or("");
             self.log.push(format!("{:?} {name} {} {image}", change.action, change.key.join("/")));
         } else {
-            assert_eq!(change.action, Action::Read);
+            assert!(matches!(change.action, Action::Read | Action::Truncate), "{change:?}");
         }
         let model = self.tables.entry(name.clone()).or_default();
         if let Some(unseen) = &mut model.unseen {
@@ -124,6 +150,15 @@ impl Model {
         model.rows.values().cloned().map(Value::Object).collect()
     }
 
+    /// Whether its rows are the database's; none where there is no such table. False while something is not known.
+    pub(crate) fn agrees(&self, server: &Postgres, database: &str, table: &str) -> bool {
+        if self.tables.get(table).is_some_and(|table| !table.unknown.is_empty()) {
+            return false;
+        }
+        let there = server.psql(database, &format!("SELECT to_regclass('{table}') IS NOT NULL"));
+        if there.trim() == "t" { self.equals(server, database, table) } else { self.rows(table).is_empty() }
+    }
+
     /// Whether its rows are the database's.
     pub(crate) fn equals(&self, server: &Postgres, database: &str, table: &str) -> bool {
         sorted(self.rows(table)) == database_rows(server, database, table)
@@ -161,7 +196,8 @@ pub(crate) fn options(server: &Postgres, database: &str) -> Options {
 pub(crate) async fn open(options: &Options, model: &Model) -> Result<Feed, FeedError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match Feed::open(options.clone(), model.checkpoint.as_ref()).await {
+        let options = Options { known: model.known(), ..options.clone() };
+        match Feed::open(options, model.checkpoint.as_ref()).await {
             Err(error) if error.remedy == cdc_sources::Remedy::Retry && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -181,7 +217,8 @@ pub(crate) async fn until(feed: &mut Feed, model: &mut Model, mut enough: impl F
                 feed.confirm(&portion.checkpoint);
             }
             Err(_) => {
-                panic!("not in time; the end of what came: {:#?}", &model.log[model.log.len().saturating_sub(20)..])
+                let log = &model.log[model.log.len().saturating_sub(20)..];
+                panic!("not in time; the end of what came: {log:#?}; {:#?}", feed.progress())
             }
         }
     }

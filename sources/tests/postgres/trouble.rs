@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cdc_sources::postgres::{Feed, Options, check, drop_slot};
-use cdc_sources::{Feed as _, FeedError, Finding, Remedy, Rules, Severity};
+use cdc_sources::{Feed as _, FeedError, Finding, Remedy, Severity};
 use cdc_test_servers::Postgres;
 
 use crate::model::{Model, PATIENCE, open, options, until, until_now, wait};
@@ -307,22 +307,22 @@ fn what_is_missing_is_told_with_the_sql_that_helps() {
 }
 
 #[test]
-fn a_table_without_a_key_is_refused_and_its_writers_are_left_alone() {
+fn a_table_without_a_key_is_not_published_and_its_writers_are_left_alone() {
     let server = Postgres::start();
     orders(&server);
     server.psql("postgres", "CREATE TABLE keyless (id int); INSERT INTO keyless VALUES (1)");
     wait(async {
-        let mut options = options(&server, "postgres");
-        let error = refused(&options, &Model::default()).await;
-        assert_eq!((error.remedy, error.code), (Remedy::Stop, "no-key"));
-        assert!(error.message.contains("public.keyless"));
-        // PostgreSQL refuses updates of such a table once it is published.
-        server.psql("postgres", "UPDATE keyless SET id = 2");
-        options.rules = Rules { exclude: vec!["public.keyless".into()], ..Rules::default() };
+        let options = options(&server, "postgres");
         let mut model = Model::default();
         let mut feed = open(&options, &model).await.unwrap();
         until_now(&mut feed, &mut model, &server, "postgres").await;
-        server.psql("postgres", "UPDATE keyless SET id = 3");
+        assert!(model.equals(&server, "postgres", "public.orders"));
+        let tables = feed.progress().tables;
+        let keyless = tables.iter().find(|table| table.table == "public.keyless").unwrap();
+        assert_eq!(keyless.state, cdc_sources::TableState::Stopped);
+        assert_eq!(keyless.reason.as_ref().unwrap().code, "no-key");
+        // PostgreSQL refuses updates of such a table once it is published.
+        server.psql("postgres", "UPDATE keyless SET id = 2");
     });
 }
 

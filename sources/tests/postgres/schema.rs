@@ -1,0 +1,304 @@
+//! What the log does not tell: columns, names, partitions and publications change while tables are followed. After each
+//! step every table has the rows that the database has, and in the end the same after the feed was opened anew.
+
+use std::time::Duration;
+
+use cdc_sources::{Feed as _, Rules, TableState};
+use cdc_test_servers::Postgres;
+
+use crate::model::{Model, PATIENCE, open, options, until, until_now, wait};
+
+/// Does each step, and waits after it until every table is the database's.
+async fn walk(server: &Postgres, model: &mut Model, steps: &[(&str, &[&str])]) {
+    let options = options(server, "postgres");
+    for (sql, tables) in steps {
+        // Once as it comes, and once while nobody follows.
+        let mut feed = open(&options, model).await.unwrap();
+        server.psql("postgres", sql);
+        equal(&mut feed, model, server, tables, sql).await;
+    }
+    let mut feed = open(&options, model).await.unwrap();
+    until_now(&mut feed, model, server, "postgres").await;
+    for table in steps.iter().flat_map(|(_, tables)| *tables) {
+        assert!(model.agrees(server, "postgres", table), "{table} after it was opened anew");
+    }
+}
+
+fn short(text: &str) -> &str {
+    &text[..text.len().min(2_000)]
+}
+
+async fn equal(
+    feed: &mut cdc_sources::postgres::Feed,
+    model: &mut Model,
+    server: &Postgres,
+    tables: &[&str],
+    step: &str,
+) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let is_equal = tables.iter().all(|table| model.agrees(server, "postgres", table));
+        if is_equal && feed.progress().tables.iter().all(|table| table.state == TableState::Following) {
+            return;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "after {step}: {:#?}\n{:#?}\n{:#?}",
+            feed.progress().tables,
+            tables.iter().map(|table| short(&format!("{:?}", model.rows(table))).to_owned()).collect::<Vec<_>>(),
+            &model.log[model.log.len().saturating_sub(20)..]
+        );
+        let next = tokio::time::timeout(Duration::from_millis(50), feed.next()).await;
+        if let Ok(portion) = next {
+            let portion = portion.unwrap();
+            model.apply(&portion);
+            feed.confirm(&portion.checkpoint);
+        }
+    }
+}
+
+fn one_table(server: &Postgres) {
+    server.psql(
+        "postgres",
+        "CREATE TYPE mood AS ENUM ('sad', 'glad'); \
+         CREATE TABLE t (id int PRIMARY KEY, body text, n int, feels mood); \
+         ALTER TABLE t ALTER body SET STORAGE EXTERNAL; \
+         INSERT INTO t SELECT i, repeat(i::text, 2500), i, 'sad' FROM generate_series(1, 30) i",
+    );
+}
+
+#[test]
+fn columns_come_go_and_change_and_every_row_is_as_the_database_has_it() {
+    let server = Postgres::start();
+    one_table(&server);
+    wait(async {
+        let mut model = Model::default();
+        let t: &[&str] = &["public.t"];
+        let steps = [
+            ("SELECT 1", t),
+            ("ALTER TABLE t ADD COLUMN x int NOT NULL DEFAULT 7", t),
+            ("ALTER TABLE t ADD COLUMN y text; UPDATE t SET n = n + 1 WHERE id = 3", t),
+            ("ALTER TABLE t ADD COLUMN z date DEFAULT '2026-01-02'; UPDATE t SET x = 8 WHERE id = 1", t),
+            ("ALTER TABLE t RENAME COLUMN body TO content; UPDATE t SET n = 0 WHERE id < 5", t),
+            ("ALTER TABLE t DROP COLUMN y", t),
+            ("ALTER TABLE t ALTER COLUMN n TYPE bigint USING n * 10", t),
+            ("ALTER TABLE t ALTER COLUMN x TYPE int USING x + 100", t),
+            ("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'", t),
+            (
+                "ALTER TABLE t ADD COLUMN v int DEFAULT 1; ALTER TABLE t DROP COLUMN v; ALTER TABLE t ADD COLUMN v int \
+              DEFAULT 2; UPDATE t SET x = 1 WHERE id = 2",
+                t,
+            ),
+            ("ALTER TABLE t RENAME v TO w; ALTER TABLE t RENAME x TO v; ALTER TABLE t RENAME w TO x", t),
+            (
+                "BEGIN; UPDATE t SET n = 5 WHERE id = 5; ALTER TABLE t ADD COLUMN late int DEFAULT 3; UPDATE t SET n = 6 \
+              WHERE id = 6; ALTER TABLE t RENAME late TO later; DELETE FROM t WHERE id = 7; COMMIT",
+                t,
+            ),
+            ("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (n, id)", t),
+            ("VACUUM FULL t", t),
+        ];
+        walk(&server, &mut model, &steps).await;
+        assert!(model.log.iter().any(|line| line.starts_with("Rewrite public.t")), "{:#?}", model.log);
+    });
+}
+
+#[test]
+fn a_value_that_is_stored_out_of_line_is_kept_under_its_new_name() {
+    let server = Postgres::start();
+    one_table(&server);
+    wait(async {
+        let mut model = Model::default();
+        let options = options(&server, "postgres");
+        let mut feed = open(&options, &model).await.unwrap();
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        server.psql("postgres", "ALTER TABLE t RENAME COLUMN body TO content; UPDATE t SET n = -1 WHERE id = 9");
+        until(&mut feed, &mut model, |model| model.log.iter().any(|line| line.contains(r#""n":-1"#))).await;
+        // Nothing was read for it.
+        assert!(model.agrees(&server, "postgres", "public.t"), "{:#?}", model.log);
+    });
+}
+
+#[test]
+fn each_name_has_the_rows_of_the_table_that_has_it() {
+    let server = Postgres::start();
+    server.psql(
+        "postgres",
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'a1'), (2, 'a2'); \
+         CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (2, 'b2'), (3, 'b3'); \
+         CREATE TABLE c (id int PRIMARY KEY, w int); INSERT INTO c VALUES (1, 10), (4, 40)",
+    );
+    wait(async {
+        let mut model = Model::default();
+        let all: &[&str] = &["public.a", "public.b", "public.c"];
+        let steps = [
+            ("SELECT 1", all),
+            ("BEGIN; ALTER TABLE a RENAME TO x; ALTER TABLE b RENAME TO a; ALTER TABLE x RENAME TO b; COMMIT", all),
+            (
+                "BEGIN; ALTER TABLE a RENAME TO x; ALTER TABLE b RENAME TO a; ALTER TABLE c RENAME TO b; \
+                 ALTER TABLE x RENAME TO c; INSERT INTO a VALUES (9, 'a9'); COMMIT; UPDATE b SET w = 11 WHERE id = 1",
+                all,
+            ),
+            (
+                "DROP TABLE a; ALTER TABLE b RENAME TO a; INSERT INTO a VALUES (5, 50)",
+                &["public.a", "public.b", "public.c"],
+            ),
+            (
+                "ALTER TABLE c RENAME TO d; CREATE TABLE c (id int PRIMARY KEY); INSERT INTO c VALUES (77)",
+                &["public.a", "public.c", "public.d"],
+            ),
+            (
+                "DROP TABLE d; CREATE TABLE d (id text PRIMARY KEY); INSERT INTO d VALUES ('new')",
+                &["public.c", "public.d"],
+            ),
+            ("DROP TABLE d, c", &["public.a", "public.c", "public.d"]),
+            (
+                "CREATE TABLE gone (id int PRIMARY KEY); INSERT INTO gone VALUES (1); DROP TABLE gone",
+                &["public.a", "public.gone"],
+            ),
+        ];
+        walk(&server, &mut model, &steps).await;
+    });
+}
+
+#[test]
+fn partitions_come_and_go_with_their_rows() {
+    let server = Postgres::start();
+    server.psql(
+        "postgres",
+        "CREATE TABLE p (id int, day int, v text, PRIMARY KEY (id, day)) PARTITION BY RANGE (day); \
+         CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (2); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (2) TO (3); \
+         INSERT INTO p SELECT i, 1 + i % 2, 'x' FROM generate_series(1, 20) i",
+    );
+    wait(async {
+        let mut model = Model::default();
+        let p: &[&str] = &["public.p"];
+        let both: &[&str] = &["public.p", "public.p1"];
+        let steps = [
+            ("SELECT 1", p),
+            ("TRUNCATE p1", p),
+            ("INSERT INTO p VALUES (100, 1, 'y'); CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (3) TO (4)", p),
+            ("INSERT INTO p VALUES (101, 3, 'z'); UPDATE p SET day = 2 WHERE id = 101", p),
+            ("ALTER TABLE p DETACH PARTITION p1; INSERT INTO p1 VALUES (102, 1, 'w')", both),
+            ("ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (1) TO (2)", p),
+            (
+                "ALTER TABLE p DETACH PARTITION p1; INSERT INTO p1 VALUES (103, 1, 'v'); \
+                 ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (1) TO (2)",
+                p,
+            ),
+            ("DROP TABLE p2", p),
+            ("ALTER TABLE p ADD COLUMN more int DEFAULT 5", p),
+        ];
+        walk(&server, &mut model, &steps).await;
+    });
+}
+
+#[test]
+fn what_leaves_the_publication_is_left_out_and_said_and_read_anew_when_it_comes_back() {
+    let server = Postgres::start();
+    server.psql("postgres", "CREATE TABLE u (id int PRIMARY KEY, v text); INSERT INTO u VALUES (1, 'a'), (2, 'b')");
+    wait(async {
+        let mut model = Model::default();
+        let options = options(&server, "postgres");
+        let mut feed = open(&options, &model).await.unwrap();
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        server.psql("postgres", "ALTER PUBLICATION cdc DROP TABLE u; UPDATE u SET v = 'missed' WHERE id = 1");
+        let stopped = |feed: &cdc_sources::postgres::Feed| {
+            let tables = feed.progress().tables;
+            tables.into_iter().find(|table| table.table == "public.u" && table.state == TableState::Stopped)
+        };
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let found = loop {
+            if let Some(found) = stopped(&feed) {
+                break found;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{:?}", feed.progress());
+            if let Ok(portion) = tokio::time::timeout(Duration::from_millis(50), feed.next()).await {
+                let portion = portion.unwrap();
+                model.apply(&portion);
+                feed.confirm(&portion.checkpoint);
+            }
+        };
+        let reason = found.reason.unwrap();
+        assert_eq!(reason.code, "unpublished");
+        // It stays out over a restart, and doing what the reason says helps.
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        drop(feed);
+        let mut feed = open(&options, &model).await.unwrap();
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        assert!(stopped(&feed).is_some());
+        assert!(reason.message.contains("ALTER PUBLICATION \"cdc\" ADD TABLE \"public\".\"u\""), "{}", reason.message);
+        server.psql("postgres", "ALTER PUBLICATION \"cdc\" ADD TABLE \"public\".\"u\"");
+        equal(&mut feed, &mut model, &server, &["public.u"], "it was put back").await;
+        // Out and in between two looks.
+        server.psql(
+            "postgres",
+            "ALTER PUBLICATION cdc DROP TABLE u; DELETE FROM u WHERE id = 2; ALTER PUBLICATION cdc ADD TABLE u",
+        );
+        equal(&mut feed, &mut model, &server, &["public.u"], "it was out for a moment").await;
+    });
+}
+
+#[test]
+fn nothing_is_added_to_a_publication_that_somebody_else_made() {
+    let server = Postgres::start();
+    server.psql(
+        "postgres",
+        "CREATE TABLE one (id int PRIMARY KEY, secret text, v text); CREATE TABLE two (id int PRIMARY KEY); \
+         INSERT INTO one VALUES (1, 's', 'v'); CREATE PUBLICATION theirs FOR TABLE one (id, v) \
+         WITH (publish_via_partition_root = true)",
+    );
+    wait(async {
+        let mut model = Model::default();
+        let mut options = options(&server, "postgres");
+        options.publication = "theirs".into();
+        let mut feed = open(&options, &model).await.unwrap();
+        until(&mut feed, &mut model, |model| model.tables.get("public.one").is_some_and(|t| t.read_done)).await;
+        server.psql("postgres", "UPDATE one SET v = 'w'; INSERT INTO two VALUES (1)");
+        until(&mut feed, &mut model, |model| model.log.len() == 1).await;
+        assert_eq!(model.log, [r#"Replace public.one 1 {"id":1,"v":"w"}"#]);
+        assert!(!model.tables.contains_key("public.two"));
+        let listed = server.psql("postgres", "SELECT tablename FROM pg_publication_tables WHERE pubname = 'theirs'");
+        assert_eq!(listed.trim(), "one");
+    });
+}
+
+#[test]
+fn a_table_that_cannot_be_captured_stops_alone_and_is_taken_up_when_it_is_mended() {
+    let server = Postgres::start();
+    server.psql("postgres", "CREATE TABLE good (id int PRIMARY KEY, v text); INSERT INTO good VALUES (1, 'a')");
+    wait(async {
+        let mut model = Model::default();
+        let mut options = options(&server, "postgres");
+        options.rules = Rules { redact_columns: vec!["public.hidden.id".into()], ..Rules::default() };
+        let mut feed = open(&options, &model).await.unwrap();
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        server.psql(
+            "postgres",
+            "CREATE TABLE keyless (v text); INSERT INTO keyless VALUES ('k'); CREATE TABLE \"odd name\" (id int PRIMARY KEY); \
+             INSERT INTO \"odd name\" VALUES (1); CREATE TABLE hidden (id int PRIMARY KEY); INSERT INTO hidden VALUES (1); \
+             INSERT INTO good VALUES (2, 'b')",
+        );
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let tables = feed.progress().tables;
+            let stopped = tables.iter().filter(|table| table.state == TableState::Stopped).count();
+            if stopped == 3 && model.agrees(&server, "postgres", "public.good") {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{tables:#?}");
+            if let Ok(portion) = tokio::time::timeout(Duration::from_millis(50), feed.next()).await {
+                let portion = portion.unwrap();
+                model.apply(&portion);
+                feed.confirm(&portion.checkpoint);
+            }
+        }
+        server.psql(
+            "postgres",
+            "ALTER TABLE keyless ADD COLUMN id int GENERATED ALWAYS AS IDENTITY; ALTER TABLE keyless ADD PRIMARY KEY (id); \
+             ALTER TABLE \"odd name\" RENAME TO odd_name; DROP TABLE hidden; INSERT INTO odd_name VALUES (2)",
+        );
+        let all = ["public.good", "public.keyless", "public.odd_name"];
+        equal(&mut feed, &mut model, &server, &all, "all of them were mended").await;
+    });
+}
