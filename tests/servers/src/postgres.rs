@@ -1,6 +1,7 @@
-//! PostgreSQL, the newest that is installed.
+//! PostgreSQL: the newest that Debian installed unless a test asks for another version, and standbys of it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -36,6 +37,8 @@ pub struct Postgres {
     folder: PathBuf,
     port: u16,
     settings: Vec<(String, String)>,
+    /// Where the programs of this server's version are.
+    programs: PathBuf,
     /// User and group to run as, if this process is root's, whom PostgreSQL refuses.
     run_as: Option<(u32, u32)>,
     tls: bool,
@@ -54,30 +57,99 @@ impl Postgres {
 
     /// A server with these settings (of `postgresql.conf`) over the usual ones.
     pub fn with(settings: &[(&str, &str)]) -> Postgres {
-        Postgres::launch(settings, false)
+        Postgres::launch(&binaries::postgres_folder(), settings, false)
+    }
+
+    /// The major versions of which there are servers, in order. `tests/run` installs more than Debian has.
+    pub fn available_versions() -> Vec<u32> {
+        binaries::postgres_folders().into_keys().collect()
+    }
+
+    /// As [`Postgres::start`], of this major version.
+    pub fn start_version(major: u32) -> Postgres {
+        Postgres::with_version(major, &[])
+    }
+
+    /// As [`Postgres::with`], of this major version.
+    pub fn with_version(major: u32, settings: &[(&str, &str)]) -> Postgres {
+        let mut folders = binaries::postgres_folders();
+        let folder = folders.remove(&major);
+        let folder = folder.unwrap_or_else(|| panic!("PostgreSQL {major} is not there; `tests/run` installs it"));
+        Postgres::launch(&folder, settings, false)
     }
 
     /// A server that takes only encrypted connections over TCP. Its certificate, for `localhost` and `127.0.0.1`, is
     /// issued by the authority whose certificate is at [`Postgres::ca_file`].
     pub fn with_tls(settings: &[(&str, &str)]) -> Postgres {
-        Postgres::launch(settings, true)
+        Postgres::launch(&binaries::postgres_folder(), settings, true)
     }
 
-    fn launch(settings: &[(&str, &str)], tls: bool) -> Postgres {
+    /// A standby that streams from this server (version 15 and later), with these settings over the usual ones. It takes
+    /// queries when this returns. It keeps its log on this server by the physical slot `standby`, made here, and names a
+    /// database, so that it can bring logical slots along (`sync_replication_slots`, version 17).
+    pub fn standby(&self, settings: &[(&str, &str)]) -> Postgres {
+        let source = format!("host={} port={} user={} dbname=postgres", self.folder.display(), self.port, Self::USER);
+        let mut all = vec![
+            ("primary_conninfo", source.as_str()),
+            ("primary_slot_name", "standby"),
+            ("hot_standby_feedback", "on"),
+            // It feeds back at once what it sees, so that slots become usable soon.
+            ("wal_receiver_status_interval", "1"),
+        ];
+        all.extend(settings);
+        let standby = Postgres::new(&self.programs, &all, false);
+        let (from, into) = (self.data(), standby.data());
+        let label = standby.folder.join("label");
+        // In one session, as a backup has to be. Files may vanish while they are copied, which the log makes up for.
+        self.psql(
+            "postgres",
+            &format!(
+                "SELECT pg_create_physical_replication_slot('standby', true);\nSELECT pg_backup_start('standby', true);\n\
+                 \\! cp -a {} {} 2>/dev/null\nSELECT labelfile FROM pg_backup_stop(false) \\g {}\n",
+                from.display(),
+                into.display(),
+                label.display()
+            ),
+        );
+        for (name, text) in [("standby.signal", Vec::new()), ("backup_label", fs::read(label).expect("psql wrote it"))]
+        {
+            let file = into.join(name);
+            fs::write(&file, text).expect("the folder is ours");
+            give_to(&file, standby.run_as).expect("root may give its files away");
+        }
+        for left in ["postmaster.pid", "postmaster.opts"] {
+            fs::remove_file(into.join(left)).expect("a running server has them");
+        }
+        standby.start_again();
+        standby
+    }
+
+    /// Makes a standby a server of its own, on a new timeline, and waits until it takes writes.
+    pub fn promote(&self) {
+        assert_eq!(self.psql("postgres", "SELECT pg_promote()"), "t", "{}", self.log());
+    }
+
+    fn launch(programs: &Path, settings: &[(&str, &str)], tls: bool) -> Postgres {
+        let postgres = Postgres::new(programs, settings, tls);
+        postgres.prepare();
+        postgres.start_again();
+        postgres
+    }
+
+    fn new(programs: &Path, settings: &[(&str, &str)], tls: bool) -> Postgres {
         let run_as = getuid().is_root().then(|| (id_of("-u"), id_of("-g")));
         let process = Process::new("postgres", run_as, "QUIT");
         let folder = process.folder().to_path_buf();
-        let postgres = Postgres {
+        let programs = programs_for(run_as, programs, &folder);
+        Postgres {
             port: process.port(),
             process: Mutex::new(process),
             folder,
             settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            programs,
             run_as,
             tls,
-        };
-        postgres.prepare();
-        postgres.start_again();
-        postgres
+        }
     }
 
     /// The port on 127.0.0.1.
@@ -117,9 +189,16 @@ impl Postgres {
         run_with_input(&mut command, sql)
     }
 
-    /// The path of a program that belongs to this server's version, such as `pgbench`.
+    /// The path of a program, such as `pgbench`: of this server's version if it has that, else of Debian's.
     pub fn bin(&self, name: &str) -> PathBuf {
-        binaries::postgres_folder().join(name)
+        let own = self.programs.join(name);
+        if own.is_file() { own } else { binaries::postgres_folder().join(name) }
+    }
+
+    /// The server's major version.
+    pub fn major_version(&self) -> u32 {
+        let version = self.psql("postgres", "SHOW server_version_num");
+        version.parse::<u32>().expect("a number") / 10_000
     }
 
     /// Ends the server cleanly: open transactions are rolled back, and walsenders send what is left first, for which their
@@ -199,7 +278,7 @@ impl Postgres {
             let key = self.folder.join("server.key");
             give_to(&key, self.run_as).expect("root may give its files away");
             // The server refuses a key that others may read.
-            fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("the file is ours");
+            fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).expect("the file is ours");
             let rules =
                 "local all all trust\nhostssl all all all scram-sha-256\nhostssl replication all all scram-sha-256\n";
             fs::write(self.data().join("pg_hba.conf"), rules).expect("the folder is ours");
@@ -212,6 +291,24 @@ fn is_ready(status: &Path, id: u32) -> bool {
     let text = fs::read_to_string(status).unwrap_or_default();
     let mut lines = text.lines().map(str::trim);
     lines.next() == Some(id.to_string().as_str()) && lines.nth(6) == Some("ready")
+}
+
+/// The programs where whoever runs the server can get at them: in a copy beside the server, if they lie in somebody's home.
+fn programs_for(run_as: Option<(u32, u32)>, programs: &Path, folder: &Path) -> PathBuf {
+    let is_open = |folder: &Path| fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o005 == 0o005);
+    let programs = programs.canonicalize().expect("they were found");
+    if run_as.is_none() || programs.ancestors().all(is_open) {
+        return programs;
+    }
+    let version = run(Command::new(programs.join("postgres")).arg("--version"));
+    let version = version.split_whitespace().nth(2).unwrap_or("unknown");
+    let whole = programs.parent().expect("programs lie in a folder of a package");
+    let copy = folder.join("programs");
+    fs::create_dir(&copy).expect("the folder is ours");
+    unpack(&format!("postgres-programs-{version}"), &copy, None, |into| {
+        run(Command::new("cp").arg("-a").arg(whole.join(".")).arg(into));
+    });
+    copy.join("bin")
 }
 
 fn id_of(option: &str) -> u32 {

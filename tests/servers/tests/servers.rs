@@ -29,6 +29,33 @@ fn postgres_keeps_its_data_over_a_kill_and_a_stop() {
 }
 
 #[test]
+fn postgres_of_every_version_that_is_there_decodes_logically() {
+    let versions = Postgres::available_versions();
+    assert!(!versions.is_empty());
+    for version in versions {
+        let postgres = Postgres::start_version(version);
+        assert_eq!(postgres.major_version(), version);
+        let slot = "SELECT slot_name FROM pg_create_logical_replication_slot('s', 'pgoutput')";
+        assert_eq!(postgres.psql("postgres", slot), "s");
+    }
+}
+
+#[test]
+fn postgres_has_standbys_that_take_over() {
+    let primary = Postgres::start();
+    primary.psql("postgres", "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);");
+    let standby = primary.standby(&[]);
+    primary.psql("postgres", "INSERT INTO t VALUES (2);");
+    let began = Instant::now();
+    while standby.psql("postgres", "SELECT count(*) FROM t") != "2" {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", standby.log());
+    }
+    primary.kill();
+    standby.promote();
+    assert_eq!(standby.psql("postgres", "INSERT INTO t VALUES (3); SELECT count(*) FROM t"), "3");
+}
+
+#[test]
 fn postgres_decodes_logically_and_takes_settings() {
     let postgres = Postgres::with(&[("logical_decoding_work_mem", "64kB"), ("fsync", "on")]);
     let show = |name: &str| postgres.psql("postgres", &format!("SHOW {name}"));
