@@ -10,6 +10,8 @@
 //! - `lsn`: every transaction whose commit record begins before it has been handed out. The slot may be confirmed up to
 //!   it, and never beyond a checkpoint that is stored, so a slot that is further has been moved by somebody else.
 //! - `transaction`: the next one has been handed out in part: as many of its messages about rows as `done` says.
+//! - `prepared`: only while a prepared transaction is open that the server has sent: the log from there on is needed
+//!   again after a restart, and the slot is confirmed up to there only. What committed before `lsn` is passed over then.
 //! - `tables`: how far the reading of each is. `after` is the key of the last row that was read, as the database wrote
 //!   it, also where the rules hash it. `late`: it was published while it may have been written to, so its reading waits
 //!   for the transactions of that time. `again`: a row moved past
@@ -37,6 +39,8 @@ pub(super) struct Mark {
     #[serde(flatten)]
     pub(super) origin: Origin,
     lsn: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prepared: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     transaction: Option<PartlyDone>,
     pub(super) tables: Vec<TableMark>,
@@ -166,6 +170,20 @@ pub(super) struct Place {
     pub(super) lsn: Lsn,
     /// Commit record and number of messages of a transaction that was handed out in part.
     pub(super) partly: Option<(Lsn, u64)>,
+    /// Where the first of the prepared transactions is that are open, if any is.
+    pub(super) prepared: Option<Lsn>,
+}
+
+impl Place {
+    /// At a place in the log, with nothing left over.
+    pub(super) fn at(lsn: Lsn) -> Place {
+        Place { lsn, partly: None, prepared: None }
+    }
+
+    /// From where on the server has to keep its log.
+    pub(super) fn needed_from(&self) -> Lsn {
+        self.prepared.map_or(self.lsn, |prepared| prepared.min(self.lsn))
+    }
 }
 
 impl Mark {
@@ -190,15 +208,21 @@ impl Mark {
                 Some(partly) => Some((lsn(&partly.commit)?, partly.done)),
                 None => None,
             },
+            prepared: mark.prepared.as_deref().map(lsn).transpose()?,
         };
         Ok((mark, place))
     }
 }
 
-/// Where a checkpoint is in the log, without reading all of it. None if it is none of ours.
+/// How far the server may forget once this checkpoint is stored, without reading all of it. None if it is none of ours.
 pub(super) fn confirmed_by(checkpoint: &Checkpoint) -> Option<Lsn> {
     let (_, rest) = checkpoint.0.split_once(r#","lsn":""#)?;
-    rest.split_once('"')?.0.parse().ok()
+    let (at, rest) = rest.split_once('"')?;
+    let mut place = Place::at(at.parse().ok()?);
+    if let Some(rest) = rest.strip_prefix(r#","prepared":""#) {
+        place.prepared = Some(rest.split_once('"')?.0.parse().ok()?);
+    }
+    Some(place.needed_from())
 }
 
 /// Writes checkpoints. The tables' part is written anew only when something changed there.
@@ -227,6 +251,9 @@ impl Writer {
         let mut text = String::with_capacity(self.head.len() + self.tables.len() + 100);
         text.push_str(&self.head);
         let _ = write!(text, r#","lsn":"{}""#, place.lsn);
+        if let Some(prepared) = place.prepared {
+            let _ = write!(text, r#","prepared":"{prepared}""#);
+        }
         if let Some((commit, done)) = place.partly {
             let _ = write!(text, r#","transaction":{{"commit":"{commit}","done":{done}}}"#);
         }
@@ -262,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_read_as_it_was_written() {
-        let place = Place { lsn: Lsn(0x16_b374_d848), partly: Some((Lsn(0x16_b374_d900), 250)) };
+        let place = Place { lsn: Lsn(0x16_b374_d848), partly: Some((Lsn(0x16_b374_d900), 250)), prepared: None };
         let checkpoint = writer().checkpoint(place);
         assert_eq!(
             checkpoint.0,
@@ -273,6 +300,14 @@ mod tests {
         assert_eq!(mark.origin.database, "a\"b");
         assert_eq!(mark.tables[0].after, Some(vec!["42".into()]));
         assert_eq!(confirmed_by(&checkpoint), Some(place.lsn));
+    }
+
+    #[test]
+    fn the_slot_is_not_confirmed_beyond_an_open_prepared_transaction() {
+        let place = Place { lsn: Lsn(20), partly: None, prepared: Some(Lsn(10)) };
+        let checkpoint = writer().checkpoint(place);
+        assert_eq!(Mark::read(&checkpoint).unwrap().1, place);
+        assert_eq!(confirmed_by(&checkpoint), Some(Lsn(10)));
     }
 
     #[test]

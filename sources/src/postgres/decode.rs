@@ -16,6 +16,7 @@ use super::definition::{Member, digest_of};
 use super::lsn::Lsn;
 use super::pgoutput::{self, Cell, Message, Old, Relation};
 use super::portion::{Gathered, transaction_name};
+use super::prepared::Prepared;
 use super::queue::Shared;
 use super::shape::Shape;
 use super::spill::{Replay, Spills};
@@ -88,6 +89,9 @@ pub(super) struct Decoder {
     /// Where the log last told that a table is another than before.
     pub(super) redefined_at: Lsn,
     spills: Spills,
+    prepared: Prepared,
+    /// Every table is read after the transactions of the time when the feed was opened.
+    reads_all: bool,
     streaming: Option<u32>,
     current: Option<Current>,
     replay: Option<(Replay, Lsn)>,
@@ -109,6 +113,7 @@ impl Decoder {
         tables: BTreeMap<u32, TableMark>,
         writer: Writer,
     ) -> Decoder {
+        let reads_all = tables.values().all(|mark| mark.state == ReadState::Waiting && mark.late);
         let mut decoder = Decoder {
             out: Gathered::new(&options),
             cut: VecDeque::new(),
@@ -120,6 +125,8 @@ impl Decoder {
             rows_read: HashMap::new(),
             rows_estimated: HashMap::new(),
             window: None,
+            prepared: Prepared::default(),
+            reads_all,
             position: place.lsn,
             marked: place.lsn,
             resume: place,
@@ -157,6 +164,11 @@ impl Decoder {
         self.current.is_none() && self.replay.is_none()
     }
 
+    /// Whether a prepared transaction is open, so that not everything can be confirmed that was sent.
+    pub(super) fn holds_back(&self) -> bool {
+        self.prepared.needed_from().is_some()
+    }
+
     pub(super) fn position(&self) -> Lsn {
         self.position
     }
@@ -175,15 +187,18 @@ impl Decoder {
 
     /// The steps gathered so far, and where to go on after them.
     pub(super) fn portion(&mut self) -> Portion {
+        // It never goes back: the server does not either.
+        let needed_from = self.prepared.needed_from().map(|from| from.max(self.resume.needed_from()));
         let place = Place {
             lsn: self.position,
+            prepared: needed_from.filter(|from| *from < self.position),
             partly: (self.current.as_ref())
                 .filter(|current| current.skip < u64::MAX)
                 .map(|current| (current.commit, current.count.max(current.skip))),
         };
         // A transaction to skip a part of that has not come again yet.
         let place = if place.partly.is_none() && self.resume.partly.is_some_and(|(commit, _)| commit >= self.position) {
-            Place { lsn: self.position, partly: self.resume.partly }
+            Place { partly: self.resume.partly, ..place }
         } else {
             place
         };
@@ -223,6 +238,14 @@ impl Decoder {
             }
             return Ok(());
         }
+        if letter == b'R' {
+            self.prepared.describe(rest);
+        }
+        if let Some(xid) = self.prepared.coming()
+            && matches!(letter, b'R' | b'I' | b'U' | b'D' | b'T')
+        {
+            return self.spills.add(xid, xid, letter, rest).map_err(|error| self.disk(error));
+        }
         match pgoutput::parse(letter, rest).map_err(malformed)? {
             Message::Begin { commit, committed_at_us, xid } => self.begin(xid, commit, committed_at_us),
             Message::Commit { end } => self.commit(end),
@@ -233,6 +256,19 @@ impl Decoder {
                 let replay = self.spills.commit(xid).map_err(|error| self.disk(error))?;
                 self.begin(xid, commit, committed_at_us);
                 self.replay = Some((replay, end));
+            }
+            Message::BeginPrepare { xid, prepared } => self.prepared.begin(xid, prepared),
+            Message::Prepare { xid, prepared, end } | Message::StreamPrepare { xid, prepared, end } => {
+                self.prepared.prepared(xid, prepared);
+                self.reached(end);
+            }
+            Message::CommitPrepared { xid, commit, end, committed_at_us, name } => {
+                self.commit_prepared(xid, name, commit, committed_at_us, end)?;
+            }
+            Message::RollbackPrepared { xid, end } => {
+                self.prepared.end(xid);
+                self.spills.roll_back(xid, xid);
+                self.reached(end);
             }
             Message::Other => {}
             about_rows => self.row_message(about_rows)?,
@@ -252,6 +288,9 @@ impl Decoder {
             match replay.next() {
                 Err(error) => return Err(self.disk(error)),
                 Ok(None) => {
+                    for newer in self.prepared.replayed() {
+                        self.row_message(pgoutput::parse(b'R', &newer).map_err(malformed)?)?;
+                    }
                     self.commit(end);
                     return Ok(());
                 }
@@ -262,6 +301,26 @@ impl Decoder {
             }
         }
         self.replay = Some((replay, end));
+        Ok(())
+    }
+
+    /// A transaction that was prepared is committed: its rows come now.
+    fn commit_prepared(
+        &mut self,
+        xid: u32,
+        name: &str,
+        commit: Lsn,
+        committed_at_us: i64,
+        end: Lsn,
+    ) -> Result<(), FeedError> {
+        let is_known = self.prepared.end(xid);
+        self.begin(xid, commit, committed_at_us);
+        let is_told = self.current.as_ref().is_some_and(|current| current.skip == u64::MAX);
+        if !is_known && !is_told && !self.reads_all {
+            return Err(prepared_before(&self.options.slot, name));
+        }
+        self.prepared.replay();
+        self.replay = Some((self.spills.commit(xid).map_err(|error| self.disk(error))?, end));
         Ok(())
     }
 
@@ -288,6 +347,13 @@ impl Decoder {
     }
 
     fn row_message(&mut self, message: Message<'_>) -> Result<(), FeedError> {
+        if self.prepared.has_waiting() {
+            for relation in message.relations() {
+                if let Some(description) = self.prepared.take_waiting(*relation) {
+                    self.row_message(pgoutput::parse(b'R', &description).map_err(malformed)?)?;
+                }
+            }
+        }
         match message {
             Message::Relation(relation) => return self.relation(&relation),
             Message::Insert { relation, new } => {
@@ -523,6 +589,20 @@ impl Decoder {
             message: format!("an open transaction could not be kept in {}: {error}", self.options.spill_dir.display()),
             source: Some(error.into()),
         }
+    }
+}
+
+/// The server has sent what this transaction did before we followed the slot, and does not repeat it.
+fn prepared_before(slot: &str, name: &str) -> FeedError {
+    FeedError {
+        remedy: Remedy::Repair,
+        code: "slot-lost",
+        message: format!(
+            "the transaction that was prepared as `{name}` is committed, and the replication slot `{slot}` had been \
+             confirmed beyond its preparation by somebody else: its changes are missing. Repair this source: its tables \
+             are read anew and compared"
+        ),
+        source: None,
     }
 }
 

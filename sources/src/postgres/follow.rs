@@ -37,6 +37,10 @@ const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 /// How soon it hears of us when it asks.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(5);
 
+/// A server that asks as often as this within [`ASKS_TIME`] shuts down, and waits until everything is confirmed.
+const ASKS_MAX: u32 = 20;
+const ASKS_TIME: Duration = Duration::from_secs(2);
+
 /// A server that is silent for so long although it was asked is away.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -54,6 +58,8 @@ pub(super) struct Follower {
     /// The server asked, and has no answer yet.
     answer: bool,
     was_asked_at: Option<Instant>,
+    /// How often it asked since when.
+    asks: (u32, Instant),
     /// When we asked, if there was no answer yet.
     asked_at: Option<Instant>,
 }
@@ -72,6 +78,7 @@ impl Follower {
             told: Lsn(0),
             answer: true,
             was_asked_at: None,
+            asks: (0, now),
             asked_at: None,
         }
     }
@@ -155,6 +162,7 @@ impl Follower {
                         if head[16] == 1 {
                             self.answer = true;
                             self.was_asked_at = Some(Instant::now());
+                            self.count_ask()?;
                         }
                         self.asked_at = None;
                     }
@@ -181,6 +189,18 @@ impl Follower {
             }
         }
         Ok(())
+    }
+
+    /// A server shuts down only when everything is confirmed or nobody follows it any more. While a prepared transaction
+    /// is open not everything can be.
+    fn count_ask(&mut self) -> Result<(), FeedError> {
+        let (count, since) = self.asks;
+        self.asks = if since.elapsed() > ASKS_TIME { (1, Instant::now()) } else { (count + 1, since) };
+        if self.asks.0 < ASKS_MAX || !self.decoder.holds_back() {
+            return Ok(());
+        }
+        let message = "the server shuts down while a prepared transaction is open";
+        Err(WireError::from(std::io::Error::other(message)).into_feed("follow the log"))
     }
 
     /// Puts rows that were read where they are true, between two transactions.

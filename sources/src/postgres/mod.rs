@@ -8,6 +8,8 @@
 //!
 //! - Transactions come whole where they fit into a portion. Large ones come in several; those that the server sends
 //!   before they commit are kept in memory and beyond a limit in a file (`spill.rs`), and dropped if they roll back.
+//! - A slot that was made with `two_phase` is followed too: rows of a prepared transaction come when it is committed
+//!   (`prepared.rs`).
 //! - A position is `<commit record>/<number of the message>` (`decode.rs`); a checkpoint can stand inside of a
 //!   transaction (`checkpoint.rs`).
 //! - The slot is confirmed only up to a checkpoint that [`crate::Feed::confirm`] was called with. An idle or unrelated
@@ -47,6 +49,7 @@ mod follow;
 mod lsn;
 mod pgoutput;
 mod portion;
+mod prepared;
 mod queue;
 mod read;
 mod reads;
@@ -331,7 +334,7 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     give_orders(&mut tables, &options.orders, &address.database, &options.rules);
     slot::settle_publication(&mut sql, &options, &known)?;
     let (place, slot_is_new) = slot::settle(&mut sql, &options, &origin, resumed.as_ref())?;
-    shared.confirm(place.lsn);
+    shared.confirm(place.needed_from());
 
     let rules = Arc::new(options.rules.clone());
     let options = Arc::new(options);
@@ -398,9 +401,11 @@ fn identify(stream: &mut Connection, address: &Address, options: &Options) -> Re
 /// Begins the stream. A slot that our connection of before still holds becomes free when the server notices.
 fn start(stream: &mut Connection, options: &Options, place: Place) -> Result<(), FeedError> {
     let sql = format!(
-        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '2', publication_names {}, streaming 'on')",
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{}', publication_names {}, streaming 'on')",
         identifier(&options.slot),
-        place.lsn,
+        place.needed_from(),
+        // The third knows prepared transactions, which come if the slot was made for them, whatever is asked here.
+        if stream.major_version() >= 15 { 3 } else { 2 },
         // A list of names as identifiers, in a literal of the replication grammar, which knows no E''.
         format_args!("'{}'", identifier(&options.publication).replace('\'', "''")),
     );

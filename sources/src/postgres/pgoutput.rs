@@ -1,4 +1,4 @@
-//! Messages of the plugin `pgoutput`, protocol version 2, taken apart without copying.
+//! Messages of the plugin `pgoutput`, protocol version 3, taken apart without copying.
 //!
 //! Protocol: PostgreSQL's manual, "Logical Replication Message Formats". Inside a streamed block the messages about
 //! rows and relations carry the id of their (sub)transaction right after their letter: [`split_streamed`] takes it off.
@@ -56,8 +56,49 @@ pub(super) enum Message<'a> {
         xid: u32,
         subtransaction: u32,
     },
+    /// What follows belongs to a transaction that was prepared (only from slots with `two_phase`).
+    BeginPrepare {
+        xid: u32,
+        prepared: Lsn,
+    },
+    /// That was all of it; the log goes on at `end`.
+    Prepare {
+        xid: u32,
+        prepared: Lsn,
+        end: Lsn,
+    },
+    /// The same of one that was sent while it was open.
+    StreamPrepare {
+        xid: u32,
+        prepared: Lsn,
+        end: Lsn,
+    },
+    CommitPrepared {
+        xid: u32,
+        commit: Lsn,
+        end: Lsn,
+        committed_at_us: i64,
+        name: &'a str,
+    },
+    RollbackPrepared {
+        xid: u32,
+        end: Lsn,
+    },
     /// Of no interest: origins, types, messages of applications.
     Other,
+}
+
+impl Message<'_> {
+    /// The relations whose rows it is about.
+    pub(super) fn relations(&self) -> &[u32] {
+        match self {
+            Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } => {
+                std::slice::from_ref(relation)
+            }
+            Message::Truncate { relations } => relations,
+            _ => &[],
+        }
+    }
 }
 
 /// What the row was before.
@@ -182,6 +223,36 @@ fn read<'a>(letter: u8, reader: &mut Reader<'a>) -> Option<Message<'a>> {
             Message::StreamCommit { xid, commit: reader.lsn()?, end: reader.lsn()?, committed_at_us: reader.i64()? }
         }
         b'A' => Message::StreamAbort { xid: reader.u32()?, subtransaction: reader.u32()? },
+        b'b' => {
+            let prepared = reader.lsn()?;
+            reader.lsn()?;
+            reader.i64()?;
+            Message::BeginPrepare { xid: reader.u32()?, prepared }
+        }
+        b'P' | b'p' => {
+            reader.u8()?;
+            let (prepared, end) = (reader.lsn()?, reader.lsn()?);
+            reader.i64()?;
+            let xid = reader.u32()?;
+            if letter == b'P' {
+                Message::Prepare { xid, prepared, end }
+            } else {
+                Message::StreamPrepare { xid, prepared, end }
+            }
+        }
+        b'K' => {
+            reader.u8()?;
+            let (commit, end, committed_at_us) = (reader.lsn()?, reader.lsn()?, reader.i64()?);
+            Message::CommitPrepared { xid: reader.u32()?, commit, end, committed_at_us, name: reader.text()? }
+        }
+        b'r' => {
+            reader.u8()?;
+            reader.lsn()?;
+            let end = reader.lsn()?;
+            reader.i64()?;
+            reader.i64()?;
+            Message::RollbackPrepared { xid: reader.u32()?, end }
+        }
         b'O' | b'Y' | b'M' => Message::Other,
         _ => return None,
     })
@@ -319,6 +390,27 @@ mod tests {
                 Message::StreamCommit { xid: 9, commit: Lsn(1), end: Lsn(2), committed_at_us: 3 },
             ),
             ("\"A\" 00 00 00 09 00 00 00 0a", Message::StreamAbort { xid: 9, subtransaction: 10 }),
+            (
+                "\"b\" 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 03 00 00 00 09 \"g\" 00",
+                Message::BeginPrepare { xid: 9, prepared: Lsn(1) },
+            ),
+            (
+                "\"P\" 00 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 03 00 00 00 09 \"g\" 00",
+                Message::Prepare { xid: 9, prepared: Lsn(1), end: Lsn(2) },
+            ),
+            (
+                "\"p\" 00 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 03 00 00 00 09 \"g\" 00",
+                Message::StreamPrepare { xid: 9, prepared: Lsn(1), end: Lsn(2) },
+            ),
+            (
+                "\"K\" 00 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 03 00 00 00 09 \"g\" 00",
+                Message::CommitPrepared { xid: 9, commit: Lsn(1), end: Lsn(2), committed_at_us: 3, name: "g" },
+            ),
+            (
+                "\"r\" 00 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00 03 \
+                 00 00 00 00 00 00 00 04 00 00 00 09 \"g\" 00",
+                Message::RollbackPrepared { xid: 9, end: Lsn(2) },
+            ),
             ("\"O\" 00", Message::Other),
         ] {
             let bytes = bytes(text);

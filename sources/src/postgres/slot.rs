@@ -151,12 +151,13 @@ pub(super) fn settle(
             if slot.is_lost() {
                 return Err(invalidated(name));
             }
-            if slot.confirmed > place.lsn {
+            if slot.confirmed > place.needed_from() {
                 return Err(lost(format!(
                     "the replication slot `{name}` is at {}, beyond our position {}: it was advanced or made anew \
                      behind our back, and changes between them are missing. Repair this source: its tables are read \
                      anew and compared",
-                    slot.confirmed, place.lsn
+                    slot.confirmed,
+                    place.needed_from()
                 )));
             }
             if slot.newest < place.lsn {
@@ -173,7 +174,7 @@ pub(super) fn settle(
              source: the slot is made anew, and its tables are read and compared",
             place.lsn
         ))),
-        (Some(slot), None) if !slot.is_lost() => Ok((Place { lsn: slot.confirmed, partly: None }, false)),
+        (Some(slot), None) if !slot.is_lost() => Ok((Place::at(slot.confirmed), false)),
         (slot, None) => {
             if !options.create_slot {
                 return Err(FeedError {
@@ -190,7 +191,7 @@ pub(super) fn settle(
             if slot.is_some() {
                 drop(connection, name)?;
             }
-            Ok((Place { lsn: create(connection, name)?, partly: None }, true))
+            Ok((Place::at(create(connection, name)?), true))
         }
     }
 }
@@ -198,7 +199,7 @@ pub(super) fn settle(
 /// Whether the log can be followed from the checkpoint on. A repair then goes on there: what was captured does not come
 /// again.
 fn goes_on(slot: Option<&Slot>, origin: &Origin, mark: &Mark, place: Place) -> bool {
-    let is_within = |slot: &Slot| !slot.is_lost() && slot.confirmed <= place.lsn && place.lsn <= slot.newest;
+    let is_within = |slot: &Slot| !slot.is_lost() && slot.confirmed <= place.needed_from() && place.lsn <= slot.newest;
     check_origin(&mark.origin, origin).is_ok() && slot.is_some_and(is_within)
 }
 

@@ -6,4 +6,5 @@ mod reading;
 mod schema;
 mod streaming;
 mod trouble;
+mod two_phase;
 mod values;
