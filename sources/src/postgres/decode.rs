@@ -435,7 +435,9 @@ impl Decoder {
     }
 
     fn insert(&mut self, relation: u32, shape: &Shape, new: &[Cell<'_>]) -> Result<(), FeedError> {
-        check_width(shape, new)?;
+        if !self.is_readable(relation, shape, new)? {
+            return Ok(());
+        }
         let Some(key) = shape.key(new, None) else { return self.keyless(relation, shape) };
         let mut change = self.change(shape, Action::Replace, key, 0);
         change.image = Some(shape.image(new, None, &mut change.unchanged));
@@ -450,14 +452,18 @@ impl Decoder {
         old: Option<&Old<'_>>,
         new: &[Cell<'_>],
     ) -> Result<(), FeedError> {
-        check_width(shape, new)?;
+        if !self.is_readable(relation, shape, new)? {
+            return Ok(());
+        }
         let (old_cells, whole) = match old {
             Some(Old::Row(cells)) => (Some(cells.as_slice()), true),
             Some(Old::Key(cells)) => (Some(cells.as_slice()), false),
             None => (None, false),
         };
         if let Some(old) = old_cells {
-            check_width(shape, old)?;
+            if !self.is_readable(relation, shape, old)? {
+                return Ok(());
+            }
         }
         let Some(key) = shape.key(new, old_cells) else { return self.keyless(relation, shape) };
         let old_key = match old_cells.map(|old| shape.key(old, None)) {
@@ -484,7 +490,9 @@ impl Decoder {
 
     fn delete(&mut self, relation: u32, shape: &Shape, old: &Old<'_>) -> Result<(), FeedError> {
         let (Old::Key(cells) | Old::Row(cells)) = old;
-        check_width(shape, cells)?;
+        if !self.is_readable(relation, shape, cells)? {
+            return Ok(());
+        }
         let Some(key) = shape.key(cells, None) else { return self.keyless(relation, shape) };
         let mut change = self.change(shape, Action::Remove, key, 0);
         if let Old::Row(cells) = old {
@@ -492,6 +500,18 @@ impl Decoder {
         }
         self.push(relation, change);
         Ok(())
+    }
+
+    /// Whether a row can be told. If it holds what is no text, its table stops.
+    fn is_readable(&mut self, relation: u32, shape: &Shape, cells: &[Cell<'_>]) -> Result<bool, FeedError> {
+        check_width(shape, cells)?;
+        match shape.not_utf8(cells) {
+            Some(reason) => {
+                self.stop_table(relation, reason);
+                Ok(false)
+            }
+            None => Ok(true),
+        }
     }
 
     /// The log told of a row without its key: its table can't be followed as it is.

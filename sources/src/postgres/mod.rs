@@ -333,7 +333,11 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     let known = tables.values().filter(|mark| !wanted(mark)).map(|mark| mark.oid).collect();
     give_orders(&mut tables, &options.orders, &address.database, &options.rules);
     slot::settle_publication(&mut sql, &options, &known)?;
-    let (place, slot_is_new) = slot::settle(&mut sql, &options, &origin, resumed.as_ref())?;
+    let history = match &resumed {
+        Some((mark, _)) if mark.origin.timeline < origin.timeline => history(&mut stream, origin.timeline)?,
+        _ => Vec::new(),
+    };
+    let (place, slot_is_new) = slot::settle(&mut sql, &options, &origin, &history, resumed.as_ref())?;
     shared.confirm(place.needed_from());
 
     let rules = Arc::new(options.rules.clone());
@@ -376,6 +380,13 @@ fn check_server(sql: &mut Connection) -> Result<(), FeedError> {
         let message = format!("the server is PostgreSQL {}, and {VERSION_MIN} is the oldest", sql.server_version());
         return Err(stop("version", message));
     }
+    let rows = sql.query("SELECT pg_is_in_recovery()").and_then(|rows| text(&mut one_row(rows)?));
+    if rows.map_err(|error| error.into_feed("look at the server"))? == "t" {
+        // It may be about to take over.
+        let message = "the server is a standby: it takes no publication, and its tables can't be read beside its log. \
+                       Let the url name the primary; a standby that takes over is followed by itself";
+        return Err(FeedError { remedy: Remedy::Retry, code: "standby", message: message.into(), source: None });
+    }
     let rows = sql.query("SHOW wal_level").and_then(|rows| text(&mut one_row(rows)?));
     let level = rows.map_err(|error| error.into_feed("look at wal_level"))?;
     if level != "logical" {
@@ -396,6 +407,19 @@ fn identify(stream: &mut Connection, address: &Address, options: &Options) -> Re
     };
     let (system, timeline) = rows.and_then(read).map_err(|error| error.into_feed("identify the server"))?;
     Ok(Origin { system, timeline, database: address.database.clone(), slot: options.slot.clone() })
+}
+
+/// Where the timelines before this one ended, the oldest first.
+fn history(stream: &mut Connection, timeline: u32) -> Result<Vec<(u32, lsn::Lsn)>, FeedError> {
+    let rows = stream.query(&format!("TIMELINE_HISTORY {timeline}"));
+    let rows = rows.map_err(|error| error.into_feed("look at the database's timelines"))?;
+    let content = rows.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten()).unwrap_or_default();
+    // `1	0/3000060	no recovery target specified`, and comments
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    };
+    Ok(content.lines().filter_map(line).collect())
 }
 
 /// Begins the stream. A slot that our connection of before still holds becomes free when the server notices.

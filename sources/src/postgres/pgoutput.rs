@@ -137,6 +137,8 @@ pub(super) enum Cell<'a> {
     /// Stored out of line and not changed: the log does not repeat it.
     Unchanged,
     Text(&'a str),
+    /// A text that is no UTF-8, from a database that takes any bytes.
+    NotUtf8(&'a [u8]),
 }
 
 /// The values of a row, in the order of the relation's columns.
@@ -305,7 +307,7 @@ impl<'a> Reader<'a> {
                     let length = self.u32()? as usize;
                     let (bytes, rest) = self.0.split_at_checked(length)?;
                     self.0 = rest;
-                    Cell::Text(std::str::from_utf8(bytes).ok()?)
+                    std::str::from_utf8(bytes).map_or(Cell::NotUtf8(bytes), Cell::Text)
                 }
                 // Binary values come only to those who ask for them.
                 _ => return None,

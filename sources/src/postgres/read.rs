@@ -282,7 +282,10 @@ impl Reader {
         let mut last: Vec<String> = vec![String::new(); shape.table.key.len()];
         let cut_short = loop {
             let Some(bytes) = connection.copied()? else { break false };
-            let cells = line.cells(bytes, shape.width())?;
+            let cells = match line.cells(bytes, shape.width()) {
+                Ok(cells) => cells,
+                Err(error) => return Err(not_utf8(bytes, shape).unwrap_or(error)),
+            };
             let key = shape.key(&cells, None).ok_or(WireError::Protocol("a row without its key"))?;
             let mut change = Change {
                 table: shape.table.clone(),
@@ -369,6 +372,14 @@ fn copy_sql(
         columns.join(", "),
         key.join(", ")
     )
+}
+
+/// What is said of a line with a text that is no UTF-8, if it has one.
+fn not_utf8(line: &[u8], shape: &Shape) -> Option<WireError> {
+    let fields = line.strip_suffix(b"\n").unwrap_or(line).split(|&byte| byte == b'\t');
+    let cells: Vec<Cell<'_>> =
+        fields.map(|field| std::str::from_utf8(field).map_or(Cell::NotUtf8(field), Cell::Text)).collect();
+    shape.not_utf8(&cells).map(|reason| WireError::NotUtf8(reason.message))
 }
 
 /// One line of COPY's text format: fields between tabs, `\N` for null, and escapes.

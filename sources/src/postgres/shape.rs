@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::pgoutput::Cell;
 use super::value::Form;
+use super::wire::identifier;
 use crate::change::{Column, Kind, Table};
-use crate::feed::{FeedError, Remedy};
+use crate::feed::{FeedError, Reason, Remedy};
 use crate::json;
 use crate::rules::{REDACTED, Rules, Treatment};
 
@@ -119,6 +120,42 @@ impl Shape {
         })
     }
 
+    /// What to say of a row with a text that is no UTF-8, if it has one that is captured.
+    pub(super) fn not_utf8(&self, cells: &[Cell<'_>]) -> Option<Reason> {
+        let (_, column) = cells
+            .iter()
+            .zip(&self.columns)
+            .find(|(cell, column)| matches!(cell, Cell::NotUtf8(_)) && column.treatment != Treatment::LeaveOut)?;
+        let shown = |cell: Option<&Cell<'_>>| match cell {
+            Some(Cell::Text(text)) => (*text).to_owned(),
+            Some(Cell::NotUtf8(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => "?".to_owned(),
+        };
+        let key: Vec<String> = self
+            .key
+            .iter()
+            .map(|&place| match self.columns[place].treatment {
+                Treatment::Keep => format!("{} = {}", self.columns[place].name, shown(cells.get(place))),
+                _ => format!("{} = …", self.columns[place].name),
+            })
+            .collect();
+        let place = format!("{}.{}", identifier(&self.table.namespace), identifier(&self.table.relation));
+        let name = identifier(&column.name);
+        Some(Reason::new(
+            "encoding",
+            format!(
+                "the column `{}` of {}.{} holds bytes that are no UTF-8, in the row with {}; the database's encoding \
+                 (SQL_ASCII) lets it. Mend its texts, if they are LATIN1 for example by UPDATE {place} SET {name} = \
+                 convert_from(convert(convert_to({name}, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII') WHERE {name} ~ \
+                 '[^[:ascii:]]', and let the table be read anew; or leave the column out by the rules",
+                column.name,
+                self.table.namespace,
+                self.table.relation,
+                key.join(", ")
+            ),
+        ))
+    }
+
     /// The row's key. What `cells` lacks is taken from `old`. None if it is not there at all.
     pub(super) fn key(&self, cells: &[Cell<'_>], old: Option<&[Cell<'_>]>) -> Option<Vec<String>> {
         let mut key = Vec::with_capacity(self.key.len());
@@ -186,7 +223,7 @@ fn refused(namespace: &str, relation: &str, problem: &str) -> FeedError {
 }
 
 /// The engine's rule for names of tables, which stand in paths unquoted.
-fn check_captured_name(captured: &str, namespace: &str, relation: &str) -> Result<(), FeedError> {
+pub(super) fn check_captured_name(captured: &str, namespace: &str, relation: &str) -> Result<(), FeedError> {
     let allowed = |character: char| character.is_alphanumeric() || matches!(character, '_' | '-' | '.' | '$');
     if !captured.is_empty() && !captured.starts_with('.') && captured.chars().all(allowed) {
         return Ok(());

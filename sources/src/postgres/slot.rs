@@ -23,12 +23,46 @@ pub(super) struct Slot {
     pub(super) newest: Lsn,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub(super) wal_status: String,
+    /// Why the server gave it up, if it says so: `wal_removed`, `rows_removed`, `wal_level_insufficient`, `idle_timeout`.
+    pub(super) invalidation: Option<String>,
+    /// Whether it was made for prepared transactions.
+    pub(super) two_phase: bool,
+    /// Whether standbys bring it along. None before version 17.
+    pub(super) failover: Option<bool>,
 }
 
 impl Slot {
     /// Whether the log that it stands for is gone.
     pub(super) fn is_lost(&self) -> bool {
-        self.wal_status == "lost" || self.wal_status.is_empty()
+        self.wal_status == "lost" || self.wal_status.is_empty() || self.invalidation.is_some()
+    }
+
+    /// What it means for a person that it is lost.
+    pub(super) fn lost(&self, name: &str) -> FeedError {
+        lost(format!(
+            "the server gave up the replication slot `{name}`, {}: changes are missing. Repair this source: its tables are \
+             read anew and compared",
+            self.why_lost()
+        ))
+    }
+
+    /// Why it is lost, and what keeps that from happening again.
+    pub(super) fn why_lost(&self) -> String {
+        match self.invalidation.as_deref() {
+            Some("idle_timeout") => "because nothing followed it for idle_replication_slot_timeout (ALTER SYSTEM SET \
+                 idle_replication_slot_timeout = 0 switches that off)"
+                .into(),
+            Some("rows_removed") => "because the primary removed rows of its catalog that the slot needs (let \
+                 hot_standby_feedback be on, and primary_slot_name be set, on the standby)"
+                .into(),
+            Some("wal_level_insufficient") => "because wal_level was below logical for a while (ALTER SYSTEM SET \
+                 wal_level = logical on the primary, and restart it)"
+                .into(),
+            None | Some("wal_removed") => "because more log waited for it than max_slot_wal_keep_size allows (its \
+                 wal_status is lost)"
+                .into(),
+            Some(other) => format!("with the reason {other}"),
+        }
     }
 
     /// Notes how much log is kept, for whoever has `confirmed` this much by now.
@@ -39,12 +73,17 @@ impl Slot {
     }
 }
 
+/// The end of the log, as SQL; on a standby, of what it has applied.
+const NEWEST: &str = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END";
+
 /// Looks a slot up.
 pub(super) fn find(connection: &mut Connection, name: &str) -> Result<Option<Slot>, WireError> {
     let rows = connection.query(&format!(
+        // As JSON, because not every version has all of the columns.
         "SELECT coalesce(plugin, ''), coalesce(database, ''), active, coalesce(confirmed_flush_lsn, '0/0'), \
-         pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, pg_current_wal_lsn(), coalesce(wal_status, '') \
-         FROM pg_replication_slots WHERE slot_name = {}",
+         pg_wal_lsn_diff({NEWEST}, restart_lsn)::bigint, {NEWEST}, coalesce(wal_status, ''), two_phase, \
+         coalesce(to_jsonb(s) ->> 'invalidation_reason', CASE to_jsonb(s) ->> 'conflicting' WHEN 'true' THEN \
+         'rows_removed' END), to_jsonb(s) ->> 'failover' FROM pg_replication_slots s WHERE slot_name = {}",
         literal(name)
     ))?;
     if rows.is_empty() {
@@ -59,12 +98,15 @@ pub(super) fn find(connection: &mut Connection, name: &str) -> Result<Option<Slo
         retained_bytes: cells.next().flatten().and_then(|bytes| bytes.parse().ok()),
         newest: number(&mut cells)?,
         wal_status: text(&mut cells)?,
+        two_phase: flag(&mut cells)?,
+        invalidation: cells.next().flatten(),
+        failover: cells.next().flatten().map(|failover| failover == "true"),
     }))
 }
 
 /// The end of the log.
 pub(super) fn newest(connection: &mut Connection) -> Result<Lsn, WireError> {
-    connection.query("SELECT pg_current_wal_lsn()").and_then(|rows| number(&mut one_row(rows)?))
+    connection.query(&format!("SELECT {NEWEST}")).and_then(|rows| number(&mut one_row(rows)?))
 }
 
 /// Writes a message into the log, and gives its place: everything that was committed before is before it, and the log
@@ -74,9 +116,15 @@ pub(super) fn mark_place(connection: &mut Connection) -> Result<Lsn, WireError> 
     connection.query(sql).and_then(|rows| number(&mut one_row(rows)?))
 }
 
+/// The call that makes a slot: one that standbys bring along, where the server knows such.
+pub(super) fn create_sql(connection: &Connection, name: &str) -> String {
+    let more = if connection.major_version() >= 17 { ", failover => true" } else { "" };
+    format!("pg_create_logical_replication_slot({}, 'pgoutput'{more})", literal(name))
+}
+
 /// Makes a slot. Waits for the transactions that are open now.
 fn create(connection: &mut Connection, name: &str) -> Result<Lsn, FeedError> {
-    let sql = format!("SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput')", literal(name));
+    let sql = format!("SELECT lsn FROM {}", create_sql(connection, name));
     let made = connection.query(&sql).and_then(|rows| number(&mut one_row(rows)?));
     made.map_err(|error| {
         let room = error.code() == Some("53400");
@@ -103,14 +151,6 @@ fn lost(message: String) -> FeedError {
     FeedError { remedy: Remedy::Repair, code: "slot-lost", message, source: None }
 }
 
-/// What a slot that can no longer be followed means for a person.
-pub(super) fn invalidated(name: &str) -> FeedError {
-    lost(format!(
-        "the server has dropped the log that the replication slot `{name}` needs (wal_status is lost, see \
-         max_slot_wal_keep_size): changes are missing. Repair this source: its tables are read anew and compared"
-    ))
-}
-
 /// Another database than the checkpoint's answers.
 fn another(message: String) -> FeedError {
     FeedError { remedy: Remedy::Repair, code: "another-database", message, source: None }
@@ -123,11 +163,12 @@ pub(super) fn settle(
     connection: &mut Connection,
     options: &Options,
     origin: &Origin,
+    history: &[(u32, Lsn)],
     checkpoint: Option<&(Mark, Place)>,
 ) -> Result<(Place, bool), FeedError> {
     let name = &options.slot;
-    if let (Some((mark, _)), false) = (checkpoint, options.repair) {
-        check_origin(&mark.origin, origin)?;
+    if let (Some((mark, place)), false) = (checkpoint, options.repair) {
+        check_origin(&mark.origin, origin, history, *place)?;
     }
     let slot = find(connection, name).map_err(|error| error.into_feed("look up the replication slot"))?;
     if let Some(slot) = &slot
@@ -144,12 +185,13 @@ pub(super) fn settle(
             source: None,
         });
     }
-    let resumed = checkpoint.filter(|(mark, place)| !options.repair || goes_on(slot.as_ref(), origin, mark, *place));
+    let resumed =
+        checkpoint.filter(|(mark, place)| !options.repair || goes_on(slot.as_ref(), origin, history, mark, *place));
     let resumed = resumed.map(|(_, place)| *place);
     match (slot, resumed) {
         (Some(slot), Some(place)) => {
             if slot.is_lost() {
-                return Err(invalidated(name));
+                return Err(slot.lost(name));
             }
             if slot.confirmed > place.needed_from() {
                 return Err(lost(format!(
@@ -169,6 +211,15 @@ pub(super) fn settle(
             }
             Ok((place, false))
         }
+        (None, Some(_)) if checkpoint.is_some_and(|(mark, _)| mark.origin.timeline != origin.timeline) => {
+            Err(another(format!(
+                "the database is on timeline {}, since a standby took over or it was restored, and the replication slot \
+                 `{name}` did not come along: what is missing is not known. (From version 17 on standbys bring a slot along \
+                 that was made with failover, as cdc makes them, if they have sync_replication_slots on.) Repair this \
+                 source: the slot is made anew, and its tables are read and compared",
+                origin.timeline
+            )))
+        }
         (None, Some(place)) => Err(lost(format!(
             "the replication slot `{name}` is gone, and with it what happened after our position {}. Repair this \
              source: the slot is made anew, and its tables are read and compared",
@@ -182,8 +233,8 @@ pub(super) fn settle(
                     code: "slot-missing",
                     message: format!(
                         "there is no usable replication slot `{name}`, and making one is switched off: SELECT \
-                         pg_create_logical_replication_slot({}, 'pgoutput')",
-                        literal(name)
+                         {}",
+                        create_sql(connection, name)
                     ),
                     source: None,
                 });
@@ -198,12 +249,14 @@ pub(super) fn settle(
 
 /// Whether the log can be followed from the checkpoint on. A repair then goes on there: what was captured does not come
 /// again.
-fn goes_on(slot: Option<&Slot>, origin: &Origin, mark: &Mark, place: Place) -> bool {
+fn goes_on(slot: Option<&Slot>, origin: &Origin, history: &[(u32, Lsn)], mark: &Mark, place: Place) -> bool {
     let is_within = |slot: &Slot| !slot.is_lost() && slot.confirmed <= place.needed_from() && place.lsn <= slot.newest;
-    check_origin(&mark.origin, origin).is_ok() && slot.is_some_and(is_within)
+    check_origin(&mark.origin, origin, history, place).is_ok() && slot.is_some_and(is_within)
 }
 
-fn check_origin(ours: &Origin, theirs: &Origin) -> Result<(), FeedError> {
+/// Whether what was followed up to `place` is in this database's past. `history` says where each timeline before its own
+/// ended.
+fn check_origin(ours: &Origin, theirs: &Origin, history: &[(u32, Lsn)], place: Place) -> Result<(), FeedError> {
     if ours.system != theirs.system {
         return Err(another(format!(
             "this is another database system ({}) than the one that was followed ({}). If that is meant, repair this \
@@ -212,12 +265,25 @@ fn check_origin(ours: &Origin, theirs: &Origin) -> Result<(), FeedError> {
         )));
     }
     if ours.timeline != theirs.timeline {
-        return Err(another(format!(
-            "the database is on timeline {} and was followed on timeline {}: a standby took over, or it was restored. \
-             Its log may lack what we have, or have what we lack. Repair this source: its tables are read anew and \
-             compared",
-            theirs.timeline, ours.timeline
-        )));
+        let left_at = history.iter().find(|(timeline, _)| *timeline == ours.timeline).map(|(_, end)| *end);
+        let reached = place.partly.map_or(place.lsn, |(commit, _)| commit.max(place.lsn));
+        let problem = match left_at {
+            // A standby took over, and had all that we have.
+            Some(end) if reached <= end => None,
+            Some(end) => Some(format!(
+                "it left that timeline at {end}, and we are at {reached}: we have what was lost there. (A primary from \
+                 version 17 on sends nothing to us that its standby lacks, if synchronized_standby_slots names that \
+                 standby's slot)"
+            )),
+            None => Some("the one does not come from the other".to_owned()),
+        };
+        if let Some(problem) = problem {
+            return Err(another(format!(
+                "the database is on timeline {} and was followed on timeline {}, since a standby took over or it was \
+                 restored, and {problem}. Repair this source: its tables are read anew and compared",
+                theirs.timeline, ours.timeline
+            )));
+        }
     }
     if ours.database != theirs.database || ours.slot != theirs.slot {
         return Err(another(format!(
@@ -429,16 +495,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_standby_that_took_over_is_followed_if_it_had_all_that_we_have() {
+        let ours = Origin { system: "7301".into(), timeline: 2, database: "app".into(), slot: "cdc".into() };
+        let theirs = Origin { timeline: 4, ..ours.clone() };
+        let history = [(1, Lsn(50)), (2, Lsn(100)), (3, Lsn(150))];
+        let inside = Place { partly: Some((Lsn(120), 3)), ..Place::at(Lsn(90)) };
+        for (place, good) in [(Place::at(Lsn(100)), true), (Place::at(Lsn(101)), false), (inside, false)] {
+            assert_eq!(check_origin(&ours, &theirs, &history, place).is_ok(), good, "{place:?}");
+        }
+        // Another one that was promoted beside ours.
+        assert!(check_origin(&ours, &theirs, &history[..1], Place::at(Lsn(10))).is_err());
+    }
+
+    #[test]
     fn another_system_or_timeline_is_told_apart() {
         let ours = Origin { system: "7301".into(), timeline: 1, database: "app".into(), slot: "cdc".into() };
-        assert!(check_origin(&ours, &ours).is_ok());
+        let at = Place::at(Lsn(100));
+        assert!(check_origin(&ours, &ours, &[], at).is_ok());
         for theirs in [
             Origin { system: "7302".into(), ..ours.clone() },
             Origin { timeline: 2, ..ours.clone() },
             Origin { database: "other".into(), ..ours.clone() },
             Origin { slot: "other".into(), ..ours.clone() },
         ] {
-            let error = check_origin(&ours, &theirs).unwrap_err();
+            let error = check_origin(&ours, &theirs, &[], at).unwrap_err();
             assert_eq!((error.remedy, error.code), (Remedy::Repair, "another-database"));
         }
     }

@@ -94,7 +94,7 @@ impl Watcher {
             });
         };
         if found.is_lost() {
-            return Err(slot::invalidated(name));
+            return Err(found.lost(name));
         }
         let confirmed = self.shared.confirmed();
         found.note_in(&mut lock(&self.shared.progress), confirmed);

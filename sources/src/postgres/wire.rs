@@ -27,9 +27,11 @@ use super::address::{Address, SslMode};
 use super::tls;
 use crate::feed::{FeedError, Remedy};
 
-/// How values are written, whatever the server's or the role's settings are. `row_security` off makes a query fail
-/// that would silently leave out rows; compiling a query about the catalog takes seconds, and running it milliseconds.
-const SETTINGS: [(&str, &str); 10] = [
+/// How values are written, and how long things may take, whatever the server's, the database's or the role's settings
+/// are. `row_security` off makes a query fail that would silently leave out rows. They are asked for when the connection
+/// begins, so that a pooler which would forget them refuses, and looked at then, because one can be told to ignore them.
+/// Compiling a query about the catalog takes seconds, and running it milliseconds: so without `jit`.
+const SETTINGS: [(&str, &str); 12] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "iso_8601"),
@@ -40,7 +42,15 @@ const SETTINGS: [(&str, &str); 10] = [
     ("row_security", "off"),
     ("statement_timeout", "0"),
     ("jit", "off"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
 ];
+
+/// The same, of which older servers know nothing: since which version there is one.
+const LATER_SETTINGS: [(u32, &str, &str); 2] = [(14, "idle_session_timeout", "0"), (17, "transaction_timeout", "0")];
+
+/// The encoding of databases in which texts may be any bytes.
+const ANY_BYTES: &str = "SQL_ASCII";
 
 /// Frames larger than this are no frames: PostgreSQL's own limit is 1 GiB.
 const MAX_FRAME_BYTES: usize = 1 << 30;
@@ -60,6 +70,11 @@ pub(super) enum WireError {
     Tls(String),
     #[error("the server sent what the protocol does not allow: {0}")]
     Protocol(&'static str),
+    #[error("{0}")]
+    Settings(String),
+    /// One table's texts can't be read, and that of no other need be so.
+    #[error("{0}")]
+    NotUtf8(String),
     #[error("this way to log in is not supported: {0}")]
     Authentication(String),
     #[error("{0}")]
@@ -104,11 +119,16 @@ impl WireError {
             WireError::Io(_) => (Retry, "connection"),
             WireError::Tls(_) => (Stop, "tls"),
             WireError::Protocol(_) => (Retry, "protocol"),
+            WireError::Settings(_) => (Stop, "settings"),
+            WireError::NotUtf8(_) => (Stop, "encoding"),
             WireError::Authentication(_) => (Stop, "authentication"),
             WireError::Server(error) => match error.code.as_str() {
                 "28P01" | "28000" => (Stop, "authentication"),
                 "3D000" => (Stop, "connection"),
                 "42501" => (Stop, "privileges"),
+                // The server can't write a text in our encoding.
+                "22021" | "22P05" => (Stop, "encoding"),
+                "08P01" if error.message.contains("startup parameter") => (Stop, "pooler"),
                 // A slot that somebody else holds, often our own connection of before, which the server still believes in.
                 "55006" => (Retry, "slot-in-use"),
                 "58P01" => (Repair, "slot-lost"),
@@ -122,10 +142,15 @@ impl WireError {
                 _ => (Retry, "database"),
             },
         };
-        let message = match &self {
+        let mut message = match &self {
             WireError::Io(error) => format!("could not {doing}: {error}"),
             other => format!("could not {doing}: {other}"),
         };
+        if code == "pooler" {
+            message.push_str(
+                "; there is a pooler before the database, which takes no settings: let the url name the database itself",
+            );
+        }
         FeedError { remedy, code, message, source: Some(Box::new(self)) }
     }
 }
@@ -219,6 +244,7 @@ pub(super) struct Connection {
     end: usize,
     output: BytesMut,
     server_version: String,
+    server_encoding: String,
 }
 
 /// One message of the server: its letter, and where its body is in the input.
@@ -230,9 +256,17 @@ impl Connection {
         let stream = dial(address)?;
         // The replication stream is read in large pieces; a larger buffer than the server's bursts gains nothing.
         let input = vec![0; if purpose == Purpose::Replication { 512 << 10 } else { 64 << 10 }];
-        let mut connection =
-            Connection { stream, input, start: 0, end: 0, output: BytesMut::new(), server_version: String::new() };
+        let mut connection = Connection {
+            stream,
+            input,
+            start: 0,
+            end: 0,
+            output: BytesMut::new(),
+            server_version: String::new(),
+            server_encoding: String::new(),
+        };
         connection.log_in(address, purpose)?;
+        connection.settle()?;
         connection.stream.socket().set_read_timeout(None)?;
         Ok(connection)
     }
@@ -303,15 +337,51 @@ impl Connection {
                 }
                 b'S' => {
                     let mut texts = body.split(|&byte| byte == 0);
-                    if texts.next() == Some(b"server_version") {
-                        self.server_version = String::from_utf8_lossy(texts.next().unwrap_or_default()).into_owned();
-                    }
+                    let kept = match texts.next() {
+                        Some(b"server_version") => &mut self.server_version,
+                        Some(b"server_encoding") => &mut self.server_encoding,
+                        _ => continue,
+                    };
+                    *kept = String::from_utf8_lossy(texts.next().unwrap_or_default()).into_owned();
                 }
                 b'E' => return Err(server_error(body)),
                 b'Z' => return Ok(()),
                 _ => {}
             }
         }
+    }
+
+    /// Makes those settings that not every server knows, and sees to it that all are as they were asked for. Texts of a
+    /// database that takes any bytes come as they are, so that one that is no UTF-8 is a matter of its row.
+    fn settle(&mut self) -> Result<(), WireError> {
+        let version = self.major_version();
+        let mut wanted: Vec<(&str, &str)> = SETTINGS.to_vec();
+        let mut sql = String::new();
+        if self.server_encoding == ANY_BYTES {
+            wanted.retain(|(name, _)| *name != "client_encoding");
+            wanted.push(("client_encoding", ANY_BYTES));
+            sql.push_str(&format!("SET client_encoding = '{ANY_BYTES}'; "));
+        }
+        for (since, name, value) in LATER_SETTINGS {
+            if version >= since {
+                wanted.push((name, value));
+                sql.push_str(&format!("SET {name} = '{value}'; "));
+            }
+        }
+        let names: Vec<String> = wanted.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
+        sql.push_str(&format!("SELECT {}", names.join(", ")));
+        let row = self.query(&sql)?.pop().unwrap_or_default();
+        for ((name, value), found) in wanted.iter().zip(row) {
+            let found = found.unwrap_or_default();
+            // `ISO, MDY`
+            if found.split(',').next() != Some(value) {
+                return Err(WireError::Settings(format!(
+                    "the setting {name} is {found}, and was to be {value}: there is a pooler before the database, which \
+                     ignores settings; let the url name the database itself"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Runs SQL and gives the rows of its last statement that has any.

@@ -1,9 +1,11 @@
 //! The PostgreSQL feed against real servers.
 #![allow(clippy::unwrap_used)]
 
+mod failover;
 mod model;
 mod reading;
 mod schema;
+mod settings;
 mod streaming;
 mod trouble;
 mod two_phase;

@@ -143,6 +143,11 @@ impl Model {
         }
     }
 
+    /// From here on another database may say what one of before said, as after a failover that lost something.
+    pub(crate) fn forget_positions(&mut self) {
+        self.positions.clear();
+    }
+
     /// Rows of a table as JSON objects, in the order of their keys.
     pub(crate) fn rows(&self, table: &str) -> Vec<Value> {
         let Some(model) = self.tables.get(table) else { return Vec::new() };
