@@ -63,6 +63,30 @@ pub fn push_compact(out: &mut String, text: &str, depth_max: usize) -> bool {
     good
 }
 
+/// The member that a value of a JSON column stands in where it could be taken for something else.
+const MARK: &str = "{\"$json\":";
+
+/// Has JSON's null, appended from `start` on as the value of a JSON column, stand out from SQL's NULL: it is written as
+/// `{"$json":null}`. So that this means nothing else, an object whose only member is `$json` is written inside of another
+/// one. Every other value stays as it is.
+pub fn mark_null(out: &mut String, start: usize) {
+    let value = &out[start..];
+    if value == "null" || is_like_marked(value) {
+        out.insert_str(start, MARK);
+        out.push('}');
+    }
+}
+
+fn is_like_marked(value: &str) -> bool {
+    // Most objects are told by their first name, and are not walked through.
+    let Some(name_end) = value.strip_prefix('{').and_then(|body| string_end(body.as_bytes(), 0)) else { return false };
+    let is_named = |name: &str| {
+        name == "\"$json\""
+            || (name.contains('\\') && serde_json::from_str::<String>(name).is_ok_and(|name| name == "$json"))
+    };
+    is_named(&value[1..=name_end]) && members(value).is_some_and(|members| members.len() == 1)
+}
+
 struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -251,6 +275,24 @@ mod tests {
         let mut out = String::new();
         push_string(&mut out, "a\"b\\c\n\u{1}é/😀");
         assert_eq!(out, "\"a\\\"b\\\\c\\n\\u0001é/😀\"");
+    }
+
+    #[test]
+    fn json_null_stands_out_and_nothing_else_looks_like_it() {
+        for (value, marked) in [
+            ("null", r#"{"$json":null}"#),
+            (r#"{"$json":null}"#, r#"{"$json":{"$json":null}}"#),
+            (r#"{"\u0024json":[1,{"$json":2}]}"#, r#"{"$json":{"\u0024json":[1,{"$json":2}]}}"#),
+            (r#"{"$json":1,"a":2}"#, r#"{"$json":1,"a":2}"#),
+            (r#"{"a":null}"#, r#"{"a":null}"#),
+            (r#""null""#, r#""null""#),
+            ("{}", "{}"),
+            ("[null]", "[null]"),
+        ] {
+            let mut out = format!("before{value}");
+            mark_null(&mut out, 6);
+            assert_eq!(out, format!("before{marked}"));
+        }
     }
 
     #[test]

@@ -82,6 +82,15 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
+/// What a JSON column holds, where its value is written as `{"$json":…}` because it could be taken for something else:
+/// JSON's null for SQL's, and what looks like this.
+pub(super) fn unmarked(value: &[u8]) -> Option<&[u8]> {
+    value.strip_prefix(b"{\"$json\":".as_slice())?;
+    let mut members = Members::of(value);
+    let inside = members.next()?.value;
+    members.next().is_none().then_some(inside)
+}
+
 /// The characters of a JSON string; none if it is something else.
 pub(super) fn plain(value: &[u8]) -> Option<Cow<'_, str>> {
     let inside = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
@@ -181,6 +190,19 @@ mod tests {
     fn what_is_no_object_has_no_members() {
         for broken in ["", "[1]", "1", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":\"", "{\"a\":{", "{a:1}", "{\"a\":\"\\"] {
             assert_eq!(members(broken), [], "{broken}");
+        }
+    }
+
+    #[test]
+    fn what_a_json_column_holds_is_taken_out_of_its_mark() {
+        for (value, inside) in [
+            ("{\"$json\":null}", Some("null")),
+            ("{\"$json\":{\"$json\":1}}", Some("{\"$json\":1}")),
+            ("{\"$json\":1,\"a\":2}", None),
+            ("{\"a\":null}", None),
+            ("null", None),
+        ] {
+            assert_eq!(unmarked(value.as_bytes()), inside.map(str::as_bytes), "{value}");
         }
     }
 

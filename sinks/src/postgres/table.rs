@@ -31,6 +31,8 @@ enum Form {
     ByteaArray,
     /// Whose elements may be arrays themselves.
     JsonArray,
+    /// As itself, or taken out of the mark by which a source tells JSON's null from SQL's.
+    Json,
     /// As its text, which is no JSON object.
     Composite,
     CompositeArray,
@@ -49,7 +51,7 @@ pub(super) struct Table {
 /// Columns with how their base types, below domains, take values.
 const COLUMNS: &str = "
 SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
-  CASE WHEN b.oid = 'bytea'::regtype THEN 'bytea' WHEN b.typtype = 'c' THEN 'composite'
+  CASE WHEN b.oid = 'bytea'::regtype THEN 'bytea' WHEN b.oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json' WHEN b.typtype = 'c' THEN 'composite'
     WHEN e.oid = 'bytea'::regtype THEN 'bytea[]'
     WHEN e.oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json[]' WHEN e.typtype = 'c' THEN 'composite[]' ELSE '' END
 FROM pg_attribute a
@@ -153,7 +155,16 @@ impl Table {
             .filter(|present| !present.is_generated)
             .collect();
         let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
-        let values: Vec<String> = columns.iter().map(|column| column.value()).collect();
+        // Columns whose values are of any type, and of a database, are its JSON columns.
+        let is_marked = |present: &Present| {
+            let column = schema.columns.iter().find(|column| column.name == present.name);
+            column.is_some_and(|column| column.column_type == ColumnType::Any && column.native_type.is_some())
+        };
+        let value = |present: &&Present| match present.form {
+            Form::Json if is_marked(present) => present.unmarked(),
+            _ => present.value(),
+        };
+        let values: Vec<String> = columns.iter().map(value).collect();
         let definitions: Vec<String> = columns.iter().map(|column| column.definition()).collect();
         let key: Vec<String> = schema.primary_key.iter().map(|name| quoted(name)).collect();
         let updates: Vec<String> =
@@ -199,9 +210,19 @@ impl Present {
         match self.form {
             Form::Own => format!("{name} {}", self.type_name),
             Form::Bytea | Form::Composite => format!("{name} text"),
-            Form::ByteaArray | Form::JsonArray => format!("{name} json"),
+            Form::ByteaArray | Form::JsonArray | Form::Json => format!("{name} json"),
             Form::CompositeArray => format!("{name} text[]"),
         }
+    }
+
+    /// The same of a JSON column, where `{"$json":…}` stands for what is in it: JSON's null, which is not SQL's.
+    fn unmarked(&self) -> String {
+        let name = format!("x.{}", quoted(&self.name));
+        format!(
+            "(CASE WHEN {name}::text LIKE '{{\"$json\":%' AND (SELECT count(*) FROM json_object_keys({name})) = 1 \
+             THEN {name} -> '$json' ELSE {name} END)::{}",
+            self.type_name
+        )
     }
 
     /// What comes in as a value of the column.
@@ -210,7 +231,7 @@ impl Present {
         match self.form {
             Form::Own => name,
             Form::Bytea => format!("decode({name}, 'base64')"),
-            Form::Composite | Form::CompositeArray => format!("{name}::{}", self.type_name),
+            Form::Composite | Form::CompositeArray | Form::Json => format!("{name}::{}", self.type_name),
             Form::ByteaArray => format!(
                 "CASE WHEN json_typeof({name}) = 'array' THEN ARRAY(SELECT decode(e, 'base64') FROM \
                  json_array_elements_text({name}) WITH ORDINALITY AS j(e, o) ORDER BY o) END"
@@ -234,6 +255,7 @@ async fn present(client: &Client, table: &str) -> Result<Vec<Present>, PostgresF
             "bytea" => Form::Bytea,
             "bytea[]" => Form::ByteaArray,
             "json[]" => Form::JsonArray,
+            "json" => Form::Json,
             "composite" => Form::Composite,
             "composite[]" => Form::CompositeArray,
             _ => Form::Own,

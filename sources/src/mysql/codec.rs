@@ -225,13 +225,19 @@ impl Codec {
             (Codec::Text { charset, .. }, Cell::Bytes(bytes)) => json::push_string(out, &characters(charset, bytes)?),
             (Codec::JsonText { charset, .. }, Cell::Bytes(bytes)) => {
                 let text = characters(charset, bytes)?;
-                if !json::push_compact(out, &text, JSON_DEPTH_MAX) {
+                let start = out.len();
+                if json::push_compact(out, &text, JSON_DEPTH_MAX) {
+                    json::mark_null(out, start);
+                } else {
                     json::push_string(out, &text);
                 }
             }
             (Codec::Json { .. }, Cell::Bytes(bytes)) => {
                 let text = std::str::from_utf8(bytes).map_err(|_| Malformed("JSON that is no text"))?;
-                if !json_binary::push_normal(out, text, JSON_DEPTH_MAX) {
+                let start = out.len();
+                if json_binary::push_normal(out, text, JSON_DEPTH_MAX) {
+                    json::mark_null(out, start);
+                } else {
                     json::push_string(out, text);
                 }
             }

@@ -21,6 +21,7 @@
 //! | `enum` | string; the empty string for what was no member |
 //! | `set` | array of strings, in the order of the type |
 //! | `json` | itself, white space left out; a string if it is not JSON as the engine takes it |
+//! | JSON's own null as the value of a `json` column (SQL's NULL is `null`) | `{"$json":null}`; and so that it means nothing else, an object whose only member is `$json` stands in another one: `{"$json":{"$json":1}}` |
 //! | `geometry` and its kinds | object `{"srid":4326,"wkb":"…base64…"}` |
 //! | `uuid`, `inet6`, `inet4` | string |
 //!

@@ -16,6 +16,7 @@
 //! | `bytea` | string, base64 | `"3q2+7w=="` |
 //! | `json` | the value itself, white space between tokens left out; as a string if the engine would refuse it (deeper than 100, half a surrogate) | `{"b":1.10}` |
 //! | `jsonb` | the value itself, as PostgreSQL keeps it; white space left out | `{"a":1}` |
+//! | JSON's own null as the value of a `json` or `jsonb` column (SQL's NULL is `null`) | an object; and so that it means nothing else, an object whose only member is `$json` stands in another one | `{"$json":null}`, `{"$json":{"$json":1}}` |
 //! | arrays | array (nested), elements as their own type, null for NULL; lower bounds other than 1 are left out | `[1,null]` |
 //! | domains | as their base type | |
 //! | `uuid`, `char`, `varchar`, `text`, `name`, enums, network, geometric, bit, ranges, `xml`, `tsvector`, `money`, composites, and every other type | string as PostgreSQL writes | `"[1,5)"`, `"$1.00"` |
@@ -84,8 +85,17 @@ impl Form {
         }
     }
 
-    /// Appends a value as JSON.
+    /// Appends a column's value as JSON.
     pub(super) fn write(&self, out: &mut String, text: &str) {
+        let start = out.len();
+        self.write_inside(out, text);
+        if *self == Form::Json {
+            json::mark_null(out, start);
+        }
+    }
+
+    /// The same of an array's element.
+    fn write_inside(&self, out: &mut String, text: &str) {
         match self {
             Form::Boolean => out.push_str(if text == "t" { "true" } else { "false" }),
             Form::Integer => out.push_str(text),
@@ -195,13 +205,13 @@ fn write_array(out: &mut String, text: &str, element: &Form, delimiter: u8) -> O
                 }
                 unescaped.push_str(&body[from..at]);
                 at += 1;
-                element.write(out, &unescaped);
+                element.write_inside(out, &unescaped);
             }
             _ => {
                 let end = at + bytes[at..].iter().position(|&byte| byte == delimiter || byte == b'}')?;
                 match &body[at..end] {
                     "NULL" => out.push_str("null"),
-                    value => element.write(out, value),
+                    value => element.write_inside(out, value),
                 }
                 at = end;
             }
@@ -274,6 +284,8 @@ mod tests {
         assert_eq!(written(&Form::Bytea, "\\x"), "\"\"");
         assert_eq!(written(&Form::Json, "{ \"b\" : 1.10 }"), "{\"b\":1.10}");
         assert_eq!(written(&Form::Json, "\"\\ud800\""), "\"\\\"\\\\ud800\\\"\"");
+        assert_eq!(written(&Form::Json, "null"), "{\"$json\":null}");
+        assert_eq!(written(&array(Form::Json), "{NULL,\"null\"}"), "[null,null]");
     }
 
     #[test]

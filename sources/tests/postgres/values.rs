@@ -233,3 +233,38 @@ fn a_column_list_and_a_row_filter_hold_for_what_is_read_too() {
         }
     });
 }
+
+#[test]
+fn json_null_is_not_sql_null() {
+    let server = Postgres::start();
+    let rows = |first: u32| {
+        format!(
+            "INSERT INTO documents SELECT {first} + row_number() OVER (), a, b FROM (VALUES (NULL::jsonb, NULL::json), \
+             ('null', ' null '), ('{{\"$json\": null}}', '{{\"\\u0024json\": 1}}'), \
+             ('{{\"$json\": 1, \"a\": 2}}', '\"null\"')) AS v(a, b)"
+        )
+    };
+    server.psql("postgres", "CREATE TABLE documents (id int PRIMARY KEY, a jsonb, b json)");
+    server.psql("postgres", &rows(0));
+    wait(async {
+        let mut model = Model::default();
+        let mut feed = open(&options(&server, "postgres"), &model).await.unwrap();
+        until(&mut feed, &mut model, |model| model.tables.get("public.documents").is_some_and(|t| t.read_done)).await;
+        server.psql("postgres", &rows(4));
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        let images: Vec<&str> =
+            model.log.iter().filter_map(|line| line.split_once(",\"a\":").map(|(_, rest)| rest)).collect();
+        let expected = [
+            r#"null,"b":null}"#,
+            r#"{"$json":null},"b":{"$json":null}}"#,
+            r#"{"$json":{"$json":null}},"b":{"$json":{"\u0024json":1}}}"#,
+            // jsonb orders members by length.
+            r#"{"a":2,"$json":1},"b":"null"}"#,
+        ];
+        assert_eq!(images, expected);
+        let read = model.rows("public.documents");
+        for place in 0..4 {
+            assert_eq!((&read[place]["a"], &read[place]["b"]), (&read[place + 4]["a"], &read[place + 4]["b"]));
+        }
+    });
+}

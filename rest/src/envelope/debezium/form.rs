@@ -42,11 +42,19 @@ pub(super) enum Form {
 pub(super) struct ColumnForm {
     pub(super) form: Form,
     pub(super) is_array: bool,
+    /// It is a JSON column of a database, whose own null is told apart from SQL's.
+    pub(super) is_marked: bool,
 }
 
 impl ColumnForm {
     /// Of a column of a table in a database of this kind.
     pub(super) fn of(column: &Column, is_postgres: bool) -> Self {
+        // Those and no others have values of any type.
+        let is_marked = column.native_type.is_some() && column.column_type == ColumnType::Any;
+        Self { is_marked, ..Self::of_type(column, is_postgres) }
+    }
+
+    fn of_type(column: &Column, is_postgres: bool) -> Self {
         let kind = column.column_type;
         let Some(native) = &column.native_type else { return Self::of_kind(kind) };
         let native = match native.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -73,10 +81,10 @@ impl ColumnForm {
         };
         match kind {
             // A key, or hashed or redacted: a string whatever the type is.
-            ColumnType::String if is_array || !form.is_string_in_images() => Self { form: Form::Text, is_array: false },
+            ColumnType::String if is_array || !form.is_string_in_images() => Self::plain(Form::Text),
             // MariaDB's JSON is a text for its catalog.
-            ColumnType::Any | ColumnType::Object if form == Form::Text => Self { form: Form::Json, is_array: false },
-            _ => Self { form, is_array },
+            ColumnType::Any | ColumnType::Object if form == Form::Text => Self::plain(Form::Json),
+            _ => Self { is_array, ..Self::plain(form) },
         }
     }
 
@@ -88,7 +96,12 @@ impl ColumnForm {
             ColumnType::Boolean => Form::Boolean,
             ColumnType::Object | ColumnType::Array | ColumnType::Any => Form::Json,
         };
-        Self { form, is_array: false }
+        Self::plain(form)
+    }
+
+    /// No array.
+    pub(super) fn plain(form: Form) -> Self {
+        Self { form, is_array: false, is_marked: false }
     }
 }
 
@@ -179,7 +192,7 @@ mod tests {
 
     fn form(native: &str, column_type: ColumnType, is_postgres: bool) -> (Form, bool) {
         let column = Column { name: "c".into(), column_type, nullable: true, native_type: Some(native.into()) };
-        let ColumnForm { form, is_array } = ColumnForm::of(&column, is_postgres);
+        let ColumnForm { form, is_array, .. } = ColumnForm::of(&column, is_postgres);
         (form, is_array)
     }
 

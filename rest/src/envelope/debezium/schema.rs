@@ -58,7 +58,7 @@ fn base_name(subject: &Subject<'_>) -> String {
 fn write_columns(out: &mut Vec<u8>, subject: &Subject<'_>, columns: &[&Column], is_key: bool) {
     let is_postgres = Family::of(subject.schema) == Family::Postgres;
     json::list(out, columns, |out, column| {
-        let ColumnForm { form, is_array } = ColumnForm::of(column, is_postgres);
+        let ColumnForm { form, is_array, .. } = ColumnForm::of(column, is_postgres);
         let is_optional = column.nullable && !is_key;
         if is_array {
             out.extend_from_slice(b"{\"type\":\"array\",\"items\":");

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::form::{ColumnForm, Form};
-use crate::envelope::image::{Items, plain};
+use crate::envelope::image::{Items, plain, unmarked};
 use crate::json;
 
 /// Stands for a value that the source did not tell and nobody knew.
@@ -13,6 +13,14 @@ pub(super) const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
 /// Writes a value of an image.
 pub(super) fn write(out: &mut Vec<u8>, value: &[u8], column: ColumnForm) {
+    // As a connector does it: JSON's null is a text, SQL's is none.
+    if column.is_marked
+        && let Some(inside) = unmarked(value)
+        && let Ok(text) = std::str::from_utf8(inside)
+    {
+        json::string(out, text);
+        return;
+    }
     match Items::of(value) {
         // Arrays of arrays too: their items are of the same type.
         Some(items) if column.is_array => {
@@ -195,7 +203,7 @@ mod tests {
 
     fn written(form: Form, value: &str) -> String {
         let mut out = Vec::new();
-        write(&mut out, value.as_bytes(), ColumnForm { form, is_array: false });
+        write(&mut out, value.as_bytes(), ColumnForm::plain(form));
         String::from_utf8_lossy(&out).into_owned()
     }
 
@@ -246,7 +254,7 @@ mod tests {
     #[test]
     fn items_of_arrays_are_converted_at_any_depth() {
         let mut out = Vec::new();
-        write(&mut out, b"[[1.10,null],[2.0]]", ColumnForm { form: Form::Decimal, is_array: true });
+        write(&mut out, b"[[1.10,null],[2.0]]", ColumnForm { is_array: true, ..ColumnForm::plain(Form::Decimal) });
         assert_eq!(out, br#"[["1.10",null],["2.0"]]"#);
     }
 }
