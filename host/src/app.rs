@@ -345,6 +345,9 @@ fn source_figures(sources: &Sources) -> Vec<metrics::SourceFigures> {
         portions: found.portions,
         reconnects: found.reconnects,
         rows_read: found.rows_read,
+        tables: found.tables,
+        table_stops: found.table_stops,
+        table_rereads: found.table_rereads,
         delay: found.delay,
     });
     figures.collect()

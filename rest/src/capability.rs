@@ -76,7 +76,12 @@ impl Capability {
             | Request::Source(_)
             | Request::PauseSource(_)
             | Request::ResumeSource(_)
-            | Request::RepairSource(_) => Some(Self::Sources),
+            | Request::RepairSource(_)
+            | Request::SourceSelection(_)
+            | Request::SelectSourceTables(_)
+            | Request::ResetSourceSelection(_)
+            | Request::SourceTable { .. }
+            | Request::SteerSourceTable { .. } => Some(Self::Sources),
             Request::Metrics => Some(Self::Metrics),
             Request::Index
             | Request::Insert { .. }

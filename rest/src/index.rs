@@ -156,6 +156,34 @@ pub(crate) const PATHS: &[PathEntry<'static>] = &[
         methods: &[(Method::Post, "Read the tables anew, compare them with the rows here, and mend what differs.")],
     },
     PathEntry {
+        path: "/sources/:name/selection",
+        methods: &[
+            (Method::Get, "Which tables a source captures."),
+            (Method::Put, "Choose them: {\"tables\": [\"public.*\"], \"exclude\": [\"public.tmp_*\"]}."),
+            (Method::Delete, "Capture what the configuration says."),
+        ],
+    },
+    PathEntry {
+        path: "/sources/:name/tables/:table",
+        methods: &[(Method::Get, "How one of a source's tables fares.")],
+    },
+    PathEntry {
+        path: "/sources/:name/tables/:table/pause",
+        methods: &[(Method::Post, "Skip a table's changes until it is resumed; its rows stay.")],
+    },
+    PathEntry {
+        path: "/sources/:name/tables/:table/resume",
+        methods: &[(Method::Post, "Follow a table again that was paused, stopped or dropped; its rows are read anew.")],
+    },
+    PathEntry {
+        path: "/sources/:name/tables/:table/reread",
+        methods: &[(Method::Post, "Read a table's rows anew, compare them with those here, and mend what differs.")],
+    },
+    PathEntry {
+        path: "/sources/:name/tables/:table/drop",
+        methods: &[(Method::Post, "Remove a table's rows here, and capture it no longer until it is resumed.")],
+    },
+    PathEntry {
         path: "/trace/:table/:key",
         methods: &[(Method::Get, "What became of a row's events at each subscription.")],
     },

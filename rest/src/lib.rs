@@ -45,6 +45,7 @@ mod request;
 mod route;
 mod schema;
 mod source;
+mod source_action;
 mod statistics;
 mod stream;
 mod stream_query;
@@ -83,8 +84,10 @@ pub use request::{BodyKind, InsertFormat, Request};
 pub use route::{RequestHead, route};
 pub use schema::{Column, ColumnType, Relation, TableSchema, write_schema, write_schema_history, write_schemas};
 pub use source::{
-    LastRepair, SourcePlace, SourceState, SourceStatus, SourceTable, SourceTableState, write_source, write_sources,
+    LastRepair, SourcePlace, SourceSelection, SourceState, SourceStatus, SourceTable, SourceTableState, write_source,
+    write_source_selection, write_source_table, write_sources,
 };
+pub use source_action::{TableAction, TableChoice};
 pub use statistics::{Statistics, write_statistics};
 pub use stream::{EVENT_STREAM, write_stream_envelope, write_stream_error, write_stream_event, write_stream_position};
 pub use stream_query::StreamQuery;

@@ -1,6 +1,6 @@
 //! The paths of the contract, told apart by their fixed segments; the variable ones stay raw.
 
-use crate::Method;
+use crate::{Method, TableAction};
 
 /// What is to be done with a subscription.
 #[derive(Clone, Copy)]
@@ -54,6 +54,9 @@ pub(crate) enum Place<'a> {
     Sources,
     Source { name: &'a str },
     SourceAction { name: &'a str, action: SourceAction },
+    SourceSelection { name: &'a str },
+    SourceTable { name: &'a str, table: &'a str },
+    SourceTableAction { name: &'a str, table: &'a str, action: TableAction },
     Trace { table: &'a str, key: &'a str },
     Health,
     Readiness,
@@ -132,9 +135,22 @@ impl<'a> Place<'a> {
             "pause" => SourceAction::Pause,
             "resume" => SourceAction::Resume,
             "repair" => SourceAction::Repair,
-            _ => return None,
+            "selection" => return Some(Self::SourceSelection { name }),
+            _ => return Self::of_source_table(name, what.strip_prefix("tables/")?),
         };
         Some(Self::SourceAction { name, action })
+    }
+
+    fn of_source_table(name: &'a str, rest: &'a str) -> Option<Self> {
+        let Some((table, what)) = rest.split_once('/') else { return Some(Self::SourceTable { name, table: rest }) };
+        let action = match what {
+            "pause" => TableAction::Pause,
+            "resume" => TableAction::Resume,
+            "reread" => TableAction::Reread,
+            "drop" => TableAction::Drop,
+            _ => return None,
+        };
+        Some(Self::SourceTableAction { name, table, action })
     }
 
     /// The methods that it takes.
@@ -145,8 +161,9 @@ impl<'a> Place<'a> {
             | Self::SubscriptionAction { .. }
             | Self::DeadLettersAction { .. }
             | Self::SourceAction { .. }
+            | Self::SourceTableAction { .. }
             | Self::Rollback { .. } => &[Method::Post],
-            Self::Row { .. } | Self::Subscription { .. } | Self::Component { .. } => {
+            Self::Row { .. } | Self::Subscription { .. } | Self::Component { .. } | Self::SourceSelection { .. } => {
                 &[Method::Get, Method::Put, Method::Delete]
             }
             Self::Schema { .. } => &[Method::Get, Method::Put],
@@ -165,6 +182,7 @@ impl<'a> Place<'a> {
             | Self::ComponentVersion { .. }
             | Self::Sources
             | Self::Source { .. }
+            | Self::SourceTable { .. }
             | Self::Trace { .. }
             | Self::Health
             | Self::Readiness

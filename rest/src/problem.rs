@@ -130,6 +130,17 @@ impl Problem {
         Self::new(Code::WrongSourceState, detail).with_text("state", state)
     }
 
+    /// The source has no such table.
+    pub fn unknown_source_table(source: &SourceName, table: &str) -> Self {
+        let detail = format!("source {source} has no table {}; GET /sources/{source} lists its tables", excerpt(table));
+        Self::new(Code::UnknownSourceTable, detail)
+    }
+
+    /// A source's table is in a state in which this cannot be done.
+    pub fn wrong_table_state(detail: impl Into<Cow<'static, str>>, state: &'static str) -> Self {
+        Self::new(Code::WrongTableState, detail).with_text("state", state)
+    }
+
     /// A row, in a body of its own or on a line, is longer than allowed.
     pub fn row_too_large(limits: &Limits) -> Self {
         Self::new(Code::RowTooLarge, format!("a row may have at most {} bytes", limits.max_row_bytes))

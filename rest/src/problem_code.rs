@@ -97,6 +97,8 @@ codes! {
     InvalidSourceName "invalid-source-name" 400 "The source's name is not one" "Invalid source name";
     UnknownSource "unknown-source" 404 "There is no such source" "Source not found";
     WrongSourceState "wrong-source-state" 409 "The source is not in a state for this" "Wrong source state";
+    UnknownSourceTable "unknown-source-table" 404 "The source has no such table" "Table not found";
+    WrongTableState "wrong-table-state" 409 "The table is not in a state for this" "Wrong table state";
 
     // What the past no longer, or not yet, holds.
     InTheFuture "in-the-future" 400 "The sequence number lies beyond the newest event" "Sequence not reached yet";

@@ -2,7 +2,7 @@
 
 use crate::{
     ComponentName, DeadLetterQuery, EventQuery, Limits, Problem, RowKey, SourceName, StreamQuery, SubscriptionId,
-    TableName,
+    TableAction, TableName,
 };
 
 /// A request whose head is acceptable. Whether it succeeds depends on its body and on the state of the service.
@@ -137,6 +137,28 @@ pub enum Request {
     ResumeSource(SourceName),
     /// `POST /sources/:name/repair`: read its tables anew and compare.
     RepairSource(SourceName),
+    /// `GET /sources/:name/selection`: which tables it captures.
+    SourceSelection(SourceName),
+    /// `PUT /sources/:name/selection`: choose them, in place of what the configuration says.
+    SelectSourceTables(SourceName),
+    /// `DELETE /sources/:name/selection`: as the configuration says.
+    ResetSourceSelection(SourceName),
+    /// `GET /sources/:name/tables/:table`: how one of its tables fares.
+    SourceTable {
+        /// The source.
+        source: SourceName,
+        /// The name under which the table is captured, which need not be one that can be written.
+        table: String,
+    },
+    /// `POST /sources/:name/tables/:table/pause`, `…/resume`, `…/reread` and `…/drop`.
+    SteerSourceTable {
+        /// The source.
+        source: SourceName,
+        /// The name under which the table is captured, which need not be one that can be written.
+        table: String,
+        /// What is to be done.
+        action: TableAction,
+    },
     /// `GET /trace/:table/:key`: what became of a row's events at each subscription.
     Trace {
         /// The row's table.
@@ -191,6 +213,8 @@ pub enum BodyKind {
     DeadLetters,
     /// Which version, or nothing: [`Rollback`](crate::Rollback).
     Rollback,
+    /// Which tables a source captures: [`TableChoice`](crate::TableChoice).
+    TableChoice,
     /// A WebAssembly component, as it is.
     Component,
 }
@@ -210,6 +234,7 @@ impl Request {
             Self::RetryDeadLetters(_) | Self::DiscardDeadLetters(_) => BodyKind::DeadLetters,
             Self::RollbackComponent(_) => BodyKind::Rollback,
             Self::UploadComponent(_) => BodyKind::Component,
+            Self::SelectSourceTables(_) => BodyKind::TableChoice,
             Self::Index
             | Self::Delete { .. }
             | Self::ReadRow { .. }
@@ -237,6 +262,10 @@ impl Request {
             | Self::PauseSource(_)
             | Self::ResumeSource(_)
             | Self::RepairSource(_)
+            | Self::SourceSelection(_)
+            | Self::ResetSourceSelection(_)
+            | Self::SourceTable { .. }
+            | Self::SteerSourceTable { .. }
             | Self::Trace { .. }
             | Self::Health
             | Self::Readiness
@@ -259,7 +288,8 @@ impl BodyKind {
             | Self::Rewind
             | Self::DryRun
             | Self::DeadLetters
-            | Self::Rollback => limits.max_body_bytes,
+            | Self::Rollback
+            | Self::TableChoice => limits.max_body_bytes,
             Self::Component => limits.max_component_bytes,
             Self::RowLines => limits.max_stream_bytes,
         }

@@ -192,6 +192,27 @@ fn request(place: Place<'_>, method: Method, head: &RequestHead<'_>, limits: &Li
                 SourceAction::Repair => Request::RepairSource(name),
             }
         }
+        Place::SourceSelection { name } => {
+            let name = source_name(name)?;
+            parameters(&[])?;
+            match method {
+                Method::Put => {
+                    require_identity(head.content_encoding)?;
+                    require_json(head.content_type)?;
+                    Request::SelectSourceTables(name)
+                }
+                Method::Delete => Request::ResetSourceSelection(name),
+                Method::Get | Method::Post => Request::SourceSelection(name),
+            }
+        }
+        Place::SourceTable { name, table } => {
+            let (source, table) = (source_name(name)?, captured_name(table)?);
+            parameters(&[]).map(|_| Request::SourceTable { source, table })?
+        }
+        Place::SourceTableAction { name, table, action } => {
+            let (source, table) = (source_name(name)?, captured_name(table)?);
+            parameters(&[]).map(|_| Request::SteerSourceTable { source, table, action })?
+        }
         Place::Trace { table, key } => {
             let (table, key) = (table_name(table, limits)?, RowKey::parse(key, limits)?);
             parameters(&[]).map(|_| Request::Trace { table, key })?
@@ -229,6 +250,17 @@ fn source_name(raw: &str) -> Result<SourceName, Problem> {
     SourceName::parse(&name)
 }
 
+/// The name of a source's table. It may be one that is refused as a table's name here: just that may be why somebody
+/// asks for it.
+fn captured_name(raw: &str) -> Result<String, Problem> {
+    let name = percent::decode(raw)
+        .map_err(|why| Problem::new(Code::InvalidTableName, format!("the table name {} {why}", excerpt(raw))))?;
+    if name.is_empty() {
+        return Err(Problem::new(Code::InvalidTableName, "the table name is empty"));
+    }
+    Ok(name.into_owned())
+}
+
 fn table_name(raw: &str, limits: &Limits) -> Result<TableName, Problem> {
     let name = percent::decode(raw)
         .map_err(|why| Problem::new(Code::InvalidTableName, format!("the table name {} {why}", excerpt(raw))))?;
@@ -259,7 +291,7 @@ mod tests {
     use super::*;
     use crate::golden::assert_golden;
     use crate::index::PATHS;
-    use crate::{BodyKind, InsertFormat};
+    use crate::{BodyKind, InsertFormat, TableAction};
 
     fn head<'a>(method: &'a str, target: &'a str) -> RequestHead<'a> {
         let (path, query) = match target.split_once('?') {
@@ -550,6 +582,32 @@ mod tests {
             assert_eq!(routed.body(), BodyKind::None, "{target}");
             assert_eq!(routed, request, "{method} {target}");
         }
+        let table = || "public.us/ers".to_owned();
+        assert_eq!(
+            ask("GET", "/sources/shop/tables/public.us%2Fers"),
+            Request::SourceTable { source: name(), table: table() }
+        );
+        for (word, action) in [
+            ("pause", TableAction::Pause),
+            ("resume", TableAction::Resume),
+            ("reread", TableAction::Reread),
+            ("drop", TableAction::Drop),
+        ] {
+            let routed = ask("POST", &format!("/sources/shop/tables/public.us%2Fers/{word}"));
+            assert_eq!((routed.body(), word), (BodyKind::None, action.as_str()));
+            assert_eq!(routed, Request::SteerSourceTable { source: name(), table: table(), action });
+        }
+        assert_eq!(ask("GET", "/sources/shop/selection"), Request::SourceSelection(name()));
+        assert_eq!(ask("DELETE", "/sources/shop/selection"), Request::ResetSourceSelection(name()));
+        assert_eq!(ask("PUT", "/sources/shop/selection"), Request::SelectSourceTables(name()));
+        assert_eq!(ask("PUT", "/sources/shop/selection").body(), BodyKind::TableChoice);
+        for target in
+            ["/sources/a/tables", "/sources/a/tables/t/x", "/sources/a/tables/t/pause/x", "/sources/a/selections"]
+        {
+            assert_eq!(refusal("POST", target).code(), Code::UnknownPath, "{target}");
+        }
+        assert_eq!(refusal("GET", "/sources/a/tables/").code(), Code::InvalidTableName);
+        assert_eq!(refusal("GET", "/sources/a/tables/%").code(), Code::InvalidTableName);
         for target in ["/sources/", "/sources/..", "/sources/a%2Fb"] {
             assert_eq!(refusal("GET", target).code(), Code::InvalidSourceName, "{target}");
         }

@@ -47,24 +47,46 @@ impl SourceState {
     }
 }
 
-/// Whether a table's rows have been read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is done with a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SourceTableState {
-    /// They will be.
+    /// Its rows will be read.
     Waiting,
-    /// They are being read.
+    /// Its rows are being read for the first time.
     Reading,
-    /// They are known, and changes follow.
+    /// Its rows are known and may be wrong: they are read anew and compared, or will be.
+    Rereading,
+    /// Its rows are known, and changes follow.
     Following,
+    /// Somebody paused it: its changes are skipped.
+    Paused,
+    /// It can't be followed, and its changes are skipped; the others go on.
+    Stopped,
+    /// Somebody dropped it from the source: its rows were removed.
+    Dropped,
 }
 
 impl SourceTableState {
-    fn as_str(self) -> &'static str {
+    /// Every state.
+    pub const ALL: [Self; 7] =
+        [Self::Waiting, Self::Reading, Self::Rereading, Self::Following, Self::Paused, Self::Stopped, Self::Dropped];
+
+    /// The word that answers, logs and metrics show.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
             Self::Reading => "reading",
+            Self::Rereading => "rereading",
             Self::Following => "following",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+            Self::Dropped => "dropped",
         }
+    }
+
+    /// Whether its rows are not all there yet, or may be wrong, and are on their way.
+    pub fn is_underway(self) -> bool {
+        matches!(self, Self::Waiting | Self::Reading | Self::Rereading)
     }
 }
 
@@ -73,10 +95,31 @@ impl SourceTableState {
 pub struct SourceTable {
     /// The name under which it is captured.
     pub table: String,
-    /// Whether its rows have been read.
+    /// What is done with it.
     pub state: SourceTableState,
+    /// A stable word for why it is not simply followed.
+    pub code: Option<String>,
+    /// The same for a person, with what to do.
+    pub reason: Option<String>,
     /// Rows read since the source was last started.
     pub rows_read: u64,
+    /// How many rows it has, by the database's own estimate, while they are read.
+    pub rows_estimated: Option<u64>,
+    /// How long the rest of them takes at the rate so far.
+    pub seconds_left: Option<u64>,
+    /// Events of it in the log, ever; none if that is not known.
+    pub events: Option<u64>,
+}
+
+/// Which tables are captured, by patterns in which `*` stands for any characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSelection {
+    /// `namespace.relation`; all that are not the server's own, if none.
+    pub tables: Vec<String>,
+    /// The same, of tables that are left out.
+    pub exclude: Vec<String>,
+    /// Whether somebody chose them over the API; the configuration says it, if not.
+    pub is_chosen: bool,
 }
 
 /// Where a source is, in its database's own notation.
@@ -130,6 +173,8 @@ pub struct SourceStatus {
     pub over_budget: bool,
     /// The age of the newest change that was captured: now minus when the database committed it, in ms.
     pub commit_delay_ms: Option<u64>,
+    /// Which tables are captured.
+    pub selection: SourceSelection,
     /// Its tables.
     pub tables: Vec<SourceTable>,
     /// Events captured since the service started.
@@ -178,15 +223,12 @@ pub fn write_source(out: &mut Vec<u8>, source: &SourceStatus) {
     json::boolean(out, source.over_budget);
     out.extend_from_slice(b",\"commitDelayMs\":");
     integer_or_null(out, source.commit_delay_ms);
+    out.extend_from_slice(b",\"selection\":");
+    write_source_selection(out, &source.selection);
+    let stopped = source.tables.iter().filter(|table| table.state == SourceTableState::Stopped).count();
+    member(out, b",\"stoppedTables\":", stopped as u64);
     out.extend_from_slice(b",\"tables\":[");
-    json::list(out, &source.tables, |out, table| {
-        out.extend_from_slice(b"{\"table\":");
-        json::string(out, &table.table);
-        out.extend_from_slice(b",\"state\":");
-        json::string(out, table.state.as_str());
-        member(out, b",\"rowsRead\":", table.rows_read);
-        out.push(b'}');
-    });
+    json::list(out, &source.tables, write_source_table);
     member(out, b"],\"counters\":{\"events\":", source.events);
     member(out, b",\"transactions\":", source.transactions);
     member(out, b",\"portions\":", source.portions);
@@ -200,6 +242,43 @@ pub fn write_source(out: &mut Vec<u8>, source: &SourceStatus) {
         member(out, b",\"removed\":", repair.removed);
         out.push(b'}');
     }
+    out.push(b'}');
+}
+
+/// Writes the answer to `GET /sources/:name/tables/:table`. What is not known, and what there is nothing to say of, is
+/// left out.
+pub fn write_source_table(out: &mut Vec<u8>, table: &SourceTable) {
+    out.extend_from_slice(b"{\"table\":");
+    json::string(out, &table.table);
+    out.extend_from_slice(b",\"state\":");
+    json::string(out, table.state.as_str());
+    for (name, text) in [(&b",\"code\":"[..], &table.code), (b",\"reason\":", &table.reason)] {
+        if let Some(text) = text {
+            out.extend_from_slice(name);
+            json::string(out, text);
+        }
+    }
+    member(out, b",\"rowsRead\":", table.rows_read);
+    for (name, value) in [
+        (&b",\"rowsEstimated\":"[..], table.rows_estimated),
+        (b",\"secondsLeft\":", table.seconds_left),
+        (b",\"events\":", table.events),
+    ] {
+        if let Some(value) = value {
+            member(out, name, value);
+        }
+    }
+    out.push(b'}');
+}
+
+/// Writes the answer to `GET /sources/:name/selection`.
+pub fn write_source_selection(out: &mut Vec<u8>, selection: &SourceSelection) {
+    out.extend_from_slice(b"{\"tables\":[");
+    json::list(out, &selection.tables, |out, pattern| json::string(out, pattern));
+    out.extend_from_slice(b"],\"exclude\":[");
+    json::list(out, &selection.exclude, |out, pattern| json::string(out, pattern));
+    out.extend_from_slice(b"],\"from\":");
+    json::string(out, if selection.is_chosen { "api" } else { "configuration" });
     out.push(b'}');
 }
 
@@ -235,6 +314,19 @@ mod tests {
     use super::*;
     use crate::golden::assert_golden;
 
+    fn table(name: &str, state: SourceTableState, rows_read: u64) -> SourceTable {
+        SourceTable {
+            table: name.to_owned(),
+            state,
+            code: None,
+            reason: None,
+            rows_read,
+            rows_estimated: None,
+            seconds_left: None,
+            events: None,
+        }
+    }
+
     fn following() -> SourceStatus {
         SourceStatus {
             name: "shop".to_owned(),
@@ -249,9 +341,23 @@ mod tests {
             retained_budget: Some(1 << 30),
             over_budget: false,
             commit_delay_ms: Some(4),
+            selection: SourceSelection {
+                tables: vec!["public.*".to_owned()],
+                exclude: vec!["public.tmp_*".to_owned()],
+                is_chosen: false,
+            },
             tables: vec![
-                SourceTable { table: "public.users".to_owned(), state: SourceTableState::Following, rows_read: 12 },
-                SourceTable { table: "public.orders".to_owned(), state: SourceTableState::Reading, rows_read: 7 },
+                SourceTable { events: Some(14), ..table("public.users", SourceTableState::Following, 12) },
+                SourceTable {
+                    rows_estimated: Some(700),
+                    seconds_left: Some(99),
+                    ..table("public.orders", SourceTableState::Reading, 7)
+                },
+                SourceTable {
+                    code: Some("row-too-large".to_owned()),
+                    reason: Some("the row 7 of table public.notes cannot be captured".to_owned()),
+                    ..table("public.notes", SourceTableState::Stopped, 0)
+                },
             ],
             events: 20,
             transactions: 3,
@@ -270,7 +376,7 @@ mod tests {
     #[test]
     fn a_source_is_shown_whole() {
         let mut out = Vec::new();
-        write_source(&mut out, &following());
+        write_source(&mut out, &SourceStatus { state: SourceState::Reading, ..following() });
         assert_golden("source.json", &out);
     }
 
@@ -285,6 +391,7 @@ mod tests {
             retained_bytes: None,
             retained_budget: None,
             commit_delay_ms: None,
+            selection: SourceSelection { tables: Vec::new(), exclude: Vec::new(), is_chosen: true },
             tables: Vec::new(),
             last_repair: None,
             ..following()

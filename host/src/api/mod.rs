@@ -256,6 +256,16 @@ impl Api {
             Request::PauseSource(name) => self.pause_source(&name).await,
             Request::ResumeSource(name) => self.resume_source(&name).await,
             Request::RepairSource(name) => self.repair_source(&name).await,
+            Request::SourceSelection(name) => self.show_source_selection(&name),
+            Request::SelectSourceTables(name) => {
+                let read = self.read(body, BodyKind::TableChoice).await?;
+                self.select_source_tables(&name, &read).await
+            }
+            Request::ResetSourceSelection(name) => self.reset_source_selection(&name).await,
+            Request::SourceTable { source, table } => self.show_source_table(&source, &table),
+            Request::SteerSourceTable { source, table, action } => {
+                self.steer_source_table(&source, &table, action).await
+            }
             Request::Trace { table, key } => self.trace(table, key).await,
             Request::Health => Ok(json(cdc_rest::write_health)),
             Request::Readiness if self.draining.load(Ordering::Relaxed) => Err(Problem::shutting_down(1)),
@@ -339,7 +349,12 @@ fn route_label(request: &Request) -> Route {
         | Request::Source(_)
         | Request::PauseSource(_)
         | Request::ResumeSource(_)
-        | Request::RepairSource(_) => Route::Sources,
+        | Request::RepairSource(_)
+        | Request::SourceSelection(_)
+        | Request::SelectSourceTables(_)
+        | Request::ResetSourceSelection(_)
+        | Request::SourceTable { .. }
+        | Request::SteerSourceTable { .. } => Route::Sources,
         Request::Trace { .. } => Route::Trace,
         Request::Health => Route::Health,
         Request::Readiness => Route::Readiness,

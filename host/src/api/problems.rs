@@ -109,6 +109,8 @@ pub(super) fn source(error: &SourceError) -> Problem {
     match error {
         SourceError::Unknown(name) => Problem::unknown_source(name),
         SourceError::WrongState { state, .. } => Problem::wrong_source_state(error.to_string(), state.as_str()),
+        SourceError::UnknownTable { name, table } => Problem::unknown_source_table(name, table),
+        SourceError::WrongTable { state, .. } => Problem::wrong_table_state(error.to_string(), state.as_str()),
         SourceError::Store(error) => store(error),
     }
 }

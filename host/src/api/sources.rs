@@ -1,6 +1,6 @@
 //! Sources: how they fare, and what is asked of them.
 
-use cdc_rest::SourceName;
+use cdc_rest::{SourceName, TableAction, TableChoice};
 
 use super::{Answer, Api, Outcome, json, problems};
 
@@ -27,5 +27,31 @@ impl Api {
     pub(super) async fn repair_source(&self, name: &SourceName) -> Outcome {
         self.sources.repair(name).await.map_err(|error| problems::source(&error))?;
         self.show_source(name)
+    }
+
+    pub(super) fn show_source_selection(&self, name: &SourceName) -> Outcome {
+        let selection = self.sources.selection(name).map_err(|error| problems::source(&error))?;
+        Ok(json(|out| cdc_rest::write_source_selection(out, &selection)))
+    }
+
+    pub(super) async fn select_source_tables(&self, name: &SourceName, body: &[u8]) -> Outcome {
+        let choice = TableChoice::parse(body)?;
+        self.sources.select(name, Some(choice)).await.map_err(|error| problems::source(&error))?;
+        self.show_source_selection(name)
+    }
+
+    pub(super) async fn reset_source_selection(&self, name: &SourceName) -> Outcome {
+        self.sources.select(name, None).await.map_err(|error| problems::source(&error))?;
+        self.show_source_selection(name)
+    }
+
+    pub(super) fn show_source_table(&self, name: &SourceName, table: &str) -> Outcome {
+        let found = self.sources.table(name, table).map_err(|error| problems::source(&error))?;
+        Ok(json(|out| cdc_rest::write_source_table(out, &found)))
+    }
+
+    pub(super) async fn steer_source_table(&self, name: &SourceName, table: &str, action: TableAction) -> Outcome {
+        self.sources.steer(name, table, action).await.map_err(|error| problems::source(&error))?;
+        self.show_source_table(name, table)
     }
 }

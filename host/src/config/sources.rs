@@ -17,7 +17,7 @@ use cdc_rest::SourceName;
 
 use super::resolve::Environment;
 use super::value::{GIB, KIB, TIB, bytes_in, count_in, milliseconds_in};
-use crate::source::{OnMaxRetained, Secret, SourceKind, SourceSpec, SourceUrl, TableSelection};
+use crate::source::{OnMaxRetained, Password, Secret, SourceKind, SourceSpec, SourceUrl, TableSelection};
 
 /// How much log a database keeps for a source before it is warned about, unless the file says otherwise.
 const DEFAULT_MAX_RETAINED_BYTES: u64 = 10 * GIB;
@@ -64,11 +64,14 @@ pub(super) fn read(
     let mut spec = SourceSpec::new(name, url);
     spec.password = match (table.text("password")?, file("password-file")?) {
         (Some(_), Some(_)) => return Err("password-file: there is a password too; one of them is enough".to_owned()),
-        (Some(text), None) => Some(Secret::new(secret("password", text)?)),
+        (Some(text), None) => Some(Password::Text(Secret::new(secret("password", text)?))),
         (None, Some(file)) => {
-            let text = std::fs::read_to_string(&file)
-                .map_err(|error| format!("password-file: cannot read {}: {error}", file.display()))?;
-            Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+            let password = Password::File(file);
+            // It is read again at every connection; that it cannot be read at all is better said now.
+            password
+                .read()
+                .map_err(|(file, error)| format!("password-file: cannot read {}: {error}", file.display()))?;
+            Some(password)
         }
         (None, None) => None,
     };

@@ -14,6 +14,9 @@ use super::histogram::Histogram;
 /// Reads the figures of every source.
 pub type ReadSources = Box<dyn Fn() -> Vec<SourceFigures> + Send + Sync>;
 
+/// How many states a table has.
+pub(super) const TABLE_STATES: usize = 7;
+
 /// What a source has done since the start, and how it does now.
 #[derive(Clone, Debug, Default)]
 pub struct SourceFigures {
@@ -37,6 +40,12 @@ pub struct SourceFigures {
     pub reconnects: u64,
     /// Rows of tables read.
     pub rows_read: u64,
+    /// How many tables are in each state.
+    pub tables: [(&'static str, u64); TABLE_STATES],
+    /// Tables that stopped.
+    pub table_stops: u64,
+    /// Tables that began to be read anew.
+    pub table_rereads: u64,
     /// From a commit in the database until it is durable here, of each portion's first transaction.
     pub(crate) delay: SourceDelay,
 }
@@ -85,6 +94,16 @@ impl Collector for SourceCollector {
         counter("source_portions", "Atomic commits", |all| all.portions)?;
         counter("source_reconnects", "Connections to the database that were lost", |all| all.reconnects)?;
         counter("source_snapshot_rows", "Rows of tables that were read beside the log", |all| all.rows_read)?;
+        counter("source_table_stops", "Tables that stopped", |all| all.table_stops)?;
+        counter("source_table_rereads", "Tables that began to be read anew", |all| all.table_rereads)?;
+        let mut tables =
+            encoder.encode_descriptor("source_tables", "Tables in each state.", None, MetricType::Gauge)?;
+        for figures in &all {
+            for (state, count) in figures.tables {
+                let labels = [("source", figures.name.as_str()), ("state", state)];
+                ConstGauge::new(count).encode(tables.encode_family(&labels)?)?;
+            }
+        }
         let state = "0 starting, 1 reading, 2 following, 3 reconnecting, 4 stopped, 5 paused, 6 repairing";
         family(&mut encoder, "source_state", state, MetricType::Gauge, &all, |figures, metric| {
             ConstGauge::new(u64::from(figures.state)).encode(metric)
@@ -144,9 +163,21 @@ mod tests {
             portions: 2,
             reconnects: 1,
             rows_read: 7,
+            tables: [
+                ("waiting", 0),
+                ("reading", 1),
+                ("rereading", 0),
+                ("following", 5),
+                ("paused", 0),
+                ("stopped", 1),
+                ("dropped", 0),
+            ],
+            table_stops: 1,
+            table_rereads: 2,
             delay,
         };
-        let unknown = SourceFigures { name: "mail".to_owned(), state: 3, ..SourceFigures::default() };
+        let unknown =
+            SourceFigures { name: "mail".to_owned(), state: 3, tables: shop.tables, ..SourceFigures::default() };
         metrics.read_sources(Box::new(move || vec![shop.clone(), unknown.clone()]));
         let text = metrics.encode();
         let ours = text.lines().filter(|line| line.contains("cdc_source_"));

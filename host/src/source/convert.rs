@@ -21,10 +21,15 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// The table that a change is about.
+    pub(super) fn table(&self, change: u32) -> Option<&str> {
+        let run = self.runs.iter().rev().find(|(first, _)| *first <= change);
+        run.map(|(_, table)| table.name.as_str())
+    }
+
     /// Which row of which table a change is about.
     pub(super) fn of(&self, change: u32) -> String {
-        let run = self.runs.iter().rev().find(|(first, _)| *first <= change);
-        let table = run.map_or("?", |(_, table)| table.name.as_str());
+        let table = self.table(change).unwrap_or("?");
         match self.keys.get(change as usize).filter(|key| !key.is_empty()) {
             Some(key) => format!("the row {} of table {table}", key.join("/")),
             None => format!("table {table}"),

@@ -1,14 +1,17 @@
 //! The way of portions into the log: sent one after another, settled in the same order.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use cdc_sources::{Action, Checkpoint, Portion, Step};
+use cdc_sources::{Action, Checkpoint, Portion, Step, Table};
 use tokio::sync::oneshot;
 
 use super::convert::{Converted, Names};
-use super::session::Failure;
+use super::failure::Failure;
 use crate::ingest::{FollowError, FollowReceipt, Ingest, IngestError};
-use crate::sandbox::RefusalCode;
+
+/// Portions that may wait for the disk at once.
+pub(super) const IN_FLIGHT_MAX: usize = 4;
 
 /// Portions that were sent and are not known to be durable yet, oldest first.
 #[derive(Default)]
@@ -22,8 +25,15 @@ pub(super) struct InFlight {
 struct Waiting {
     receipt: oneshot::Receiver<Result<FollowReceipt, FollowError>>,
     about: About,
+    blamed: Blamed,
+}
+
+/// Which table is to blame when a portion cannot be captured.
+pub(super) struct Blamed {
     /// By the place of the change in what was sent, what a person is told of it.
-    names: Names,
+    pub(super) names: Names,
+    /// The table that most of its bytes are of.
+    pub(super) heaviest: Option<String>,
 }
 
 /// What is told of a portion beside what became of it.
@@ -58,19 +68,21 @@ impl InFlight {
     /// Sends a portion, once there is room for it.
     pub(super) async fn send(&mut self, ingest: &Ingest, source: &str, portion: Portion) -> Result<(), Failure> {
         let about = About::of(&portion);
+        let heaviest = heaviest(&portion);
         let Converted { portion, names } = super::convert::convert(source, self.end.as_deref(), portion);
         let receipt = ingest.follow(portion).await.map_err(Failure::from)?;
         self.end = Some(about.checkpoint.0.clone());
-        self.waiting.push_back(Waiting { receipt, about, names });
+        let blamed = Blamed { names, heaviest };
+        self.waiting.push_back(Waiting { receipt, about, blamed });
         Ok(())
     }
 
     /// Waits until the oldest portion has met its fate; none if there is no portion. May be dropped while it waits.
-    pub(super) async fn settle_next(&mut self) -> Option<Settled> {
+    pub(super) async fn settle_next(&mut self, source: &str) -> Option<Settled> {
         let waiting = self.waiting.front_mut()?;
         let outcome = (&mut waiting.receipt).await.unwrap_or(Err(IngestError::Stopping.into()));
-        let Waiting { about: About { checkpoint, rows_read, committed_ms }, names, .. } = self.waiting.pop_front()?;
-        let outcome = outcome.map_err(|error| failure(error, &names));
+        let Waiting { about: About { checkpoint, rows_read, committed_ms }, blamed, .. } = self.waiting.pop_front()?;
+        let outcome = outcome.map_err(|error| Failure::of_portion(error, source, &blamed));
         Some(Settled { outcome, checkpoint, rows_read, committed_ms })
     }
 }
@@ -93,52 +105,17 @@ impl About {
     }
 }
 
-/// What a portion that was not captured means for its source.
-fn failure(error: FollowError, names: &Names) -> Failure {
-    match error {
-        FollowError::Refused { change, refusal } => {
-            let what = names.of(change);
-            Failure::stop(code(refusal.code), format!("{what} cannot be captured: {}", refusal.message))
-        }
-        FollowError::OutOfOrder { .. } => Failure::retry("out-of-order", error.to_string()),
-        FollowError::Ingest(error) => error.into(),
-    }
-}
-
-impl From<IngestError> for Failure {
-    fn from(error: IngestError) -> Self {
-        match error {
-            IngestError::Store(error) => error.into(),
-            IngestError::EngineStore(message) => Self::retry("store-failed", &*message),
-            IngestError::Engine(message) => Self::retry("engine-failed", &*message),
-            IngestError::QueueFull { .. } => Self::retry("queue-full", error.to_string()),
-            IngestError::Stopping => Self::retry("stopping", error.to_string()),
+/// The table that most of a portion's bytes are of.
+fn heaviest(portion: &Portion) -> Option<String> {
+    let mut tables: Vec<(&Arc<Table>, usize)> = Vec::new();
+    for step in &portion.steps {
+        let Step::Change(change) = step else { continue };
+        let bytes = [&change.image, &change.before].into_iter().flatten().map(String::len).sum();
+        // Mostly the last one.
+        match tables.iter_mut().rev().find(|(table, _)| Arc::ptr_eq(table, &change.table)) {
+            Some((_, sum)) => *sum += bytes,
+            None => tables.push((&change.table, bytes)),
         }
     }
-}
-
-/// The refusal's name, as the contract of the engine has it.
-fn code(code: RefusalCode) -> &'static str {
-    match code {
-        RefusalCode::InvalidJson => "invalid-json",
-        RefusalCode::NotAnObject => "not-an-object",
-        RefusalCode::DuplicateMember => "duplicate-member",
-        RefusalCode::MissingKey => "missing-key",
-        RefusalCode::InvalidKey => "invalid-key",
-        RefusalCode::KeyMismatch => "key-mismatch",
-        RefusalCode::KeyTooLong => "key-too-long",
-        RefusalCode::RowTooLarge => "row-too-large",
-        RefusalCode::TooDeep => "too-deep",
-        RefusalCode::TooManyColumns => "too-many-columns",
-        RefusalCode::TooManyTables => "too-many-tables",
-        RefusalCode::InvalidTableName => "invalid-table-name",
-        RefusalCode::InvalidColumnName => "invalid-column-name",
-        RefusalCode::UnknownTable => "unknown-table",
-        RefusalCode::UnknownRow => "unknown-row",
-        RefusalCode::RowExists => "row-exists",
-        RefusalCode::SchemaViolation => "schema-violation",
-        RefusalCode::SchemaConflict => "schema-conflict",
-        RefusalCode::InvalidSchema => "invalid-schema",
-        RefusalCode::CapturedTable => "captured-table",
-    }
+    tables.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(table, _)| table.name.clone())
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with a request about a source.
 
-use cdc_rest::{SourceName, SourceState};
+use cdc_rest::{SourceName, SourceState, SourceTableState};
 
 use crate::store::StoreError;
 
@@ -17,6 +17,24 @@ pub enum SourceError {
         name: SourceName,
         /// What it is doing.
         state: SourceState,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// The source has no such table.
+    #[error("source {name} has no table {table}")]
+    UnknownTable {
+        /// The source.
+        name: SourceName,
+        /// The name that was asked for.
+        table: String,
+    },
+    /// A table is in a state in which this cannot be done.
+    #[error("table {table} is {}: {hint}", state.as_str())]
+    WrongTable {
+        /// The table.
+        table: String,
+        /// What is done with it.
+        state: SourceTableState,
         /// What to do instead.
         hint: &'static str,
     },

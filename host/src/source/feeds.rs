@@ -1,10 +1,13 @@
 //! The feeds that there are, behind one face. An enum and no trait object: a feed's calls are futures of its own type.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cdc_sources::{Checkpoint, Feed as _, FeedError, Finding, Portion, Progress, Rules, mysql, postgres};
+use cdc_sources::{
+    Checkpoint, Feed as _, FeedError, Finding, Portion, Progress, Remedy, Rules, TableOrders, mysql, postgres,
+};
 
+use super::kept::{Kept, Selected};
 use super::spec::{SourceSpec, TableSelection};
 use super::url::{Secret, SourceKind};
 
@@ -13,12 +16,33 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it is looked whether it has.
 const RELEASE_LOOK: Duration = Duration::from_millis(200);
 
-/// What opens a source's feed, as often as it takes.
+/// What opens a source's feed, as often as it takes. Files that hold secrets are read each time, so that a password
+/// that was changed counts from the next time on.
 pub(super) enum Opener {
-    Postgres(Box<postgres::Options>),
-    Mysql(Box<mysql::Options>),
+    Database {
+        spec: Box<SourceSpec>,
+        /// What has to be kept for a while goes into a folder of its own below this one.
+        folder: PathBuf,
+    },
     #[cfg(test)]
     Scripted(std::sync::Arc<super::scripted::Script>),
+}
+
+/// What a feed is opened with beside its checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Whether every table is read anew, and a log that is lost is no error.
+    pub(super) repair: bool,
+    /// What is wanted of single tables.
+    pub(super) orders: TableOrders,
+    /// Which tables somebody has chosen while the service ran.
+    pub(super) selected: Option<Selected>,
+}
+
+/// How one kind of database is followed.
+enum Options {
+    Postgres(Box<postgres::Options>),
+    Mysql(Box<mysql::Options>),
 }
 
 /// An open feed.
@@ -29,120 +53,150 @@ pub(super) enum AnyFeed {
     Scripted(super::scripted::ScriptedFeed),
 }
 
+impl Wanted {
+    pub(super) fn of(kept: &Kept) -> Self {
+        Self { repair: kept.is_repairing, orders: kept.orders(), selected: kept.selected.clone() }
+    }
+}
+
 impl Opener {
-    /// What opens the feed of this source. What it has to keep for a while goes into a folder of its own below `folder`.
+    /// What opens the feed of this source.
     pub(super) fn new(spec: &SourceSpec, folder: &Path) -> Self {
-        let url = spec.connection_url().reveal().to_owned();
-        let rules = rules(&spec.selection);
-        match spec.kind() {
-            SourceKind::Postgres => {
-                let slot = spec.slot_name();
-                let publication = spec.publication.clone().unwrap_or_else(|| slot.clone());
-                Self::Postgres(Box::new(postgres::Options {
-                    rules,
-                    publication,
-                    slot,
-                    create_slot: spec.makes_slot,
-                    create_publication: spec.makes_slot,
-                    skip_tables_without_key: spec.skips_tables_without_key,
-                    snapshot: spec.snapshot,
-                    spill_dir: folder.join("spill").join(spec.name.as_str()),
-                    heartbeat_write_interval: spec.heartbeat,
-                    ..postgres::Options::new(url)
-                }))
-            }
-            SourceKind::Mysql | SourceKind::Mariadb => {
-                let defaults = mysql::Options::default();
-                let heartbeat = spec.heartbeat.map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX));
-                Self::Mysql(Box::new(mysql::Options {
-                    url,
-                    rules,
-                    snapshot: spec.snapshot,
-                    server_id: spec.server_id,
-                    heartbeat_ms: heartbeat.unwrap_or(defaults.heartbeat_ms),
-                    ..defaults
-                }))
-            }
+        Self::Database { spec: Box::new(spec.clone()), folder: folder.to_owned() }
+    }
+
+    /// Connects, and goes on after the checkpoint.
+    pub(super) async fn open(&self, checkpoint: Option<Checkpoint>, wanted: Wanted) -> Result<AnyFeed, FeedError> {
+        match self {
+            Self::Database { spec, folder } => match options(spec, folder, wanted)? {
+                Options::Postgres(options) => {
+                    postgres::Feed::open(*options, checkpoint.as_ref()).await.map(AnyFeed::Postgres)
+                }
+                Options::Mysql(options) => mysql::Feed::open(*options, checkpoint.as_ref()).await.map(AnyFeed::Mysql),
+            },
+            #[cfg(test)]
+            Self::Scripted(script) => script.open(checkpoint, wanted).await.map(AnyFeed::Scripted),
         }
     }
 
-    /// Connects, and goes on after the checkpoint. With `reads_anew` every table is read anew, and a log that is lost is
-    /// no error.
-    pub(super) async fn open(&self, checkpoint: Option<Checkpoint>, reads_anew: bool) -> Result<AnyFeed, FeedError> {
+    /// How it is opened, for what needs no feed; none of a script.
+    fn options(&self) -> Result<Option<Options>, FeedError> {
         match self {
-            Self::Postgres(options) => {
-                let options = postgres::Options { repair: reads_anew, ..(**options).clone() };
-                postgres::Feed::open(options, checkpoint.as_ref()).await.map(AnyFeed::Postgres)
-            }
-            Self::Mysql(options) => {
-                let options = mysql::Options { repair: reads_anew, ..(**options).clone() };
-                mysql::Feed::open(options, checkpoint.as_ref()).await.map(AnyFeed::Mysql)
-            }
+            Self::Database { spec, folder } => options(spec, folder, Wanted::default()).map(Some),
             #[cfg(test)]
-            Self::Scripted(script) => script.open(checkpoint, reads_anew).await.map(AnyFeed::Scripted),
+            Self::Scripted(_) => Ok(None),
         }
     }
 
     /// What is missing in the database before the source works.
     pub(super) async fn check(&self) -> Vec<Finding> {
-        match self {
-            Self::Postgres(options) => postgres::check((**options).clone()).await,
-            Self::Mysql(options) => mysql::check(options).await,
-            #[cfg(test)]
-            Self::Scripted(_) => Vec::new(),
+        match self.options() {
+            Ok(Some(Options::Postgres(options))) => postgres::check(*options).await,
+            Ok(Some(Options::Mysql(options))) => mysql::check(&options).await,
+            Ok(None) => Vec::new(),
+            Err(error) => vec![Finding {
+                severity: cdc_sources::Severity::Missing,
+                code: error.code,
+                message: error.message,
+                remedy: None,
+            }],
         }
     }
 
     /// Drops what holds log in the database. A binlog is not held by whoever reads it. Waits a while for whoever follows
     /// it: a feed that was dropped leaves its connection to the server to notice.
     pub(super) async fn drop_slot(&self) -> Result<(), FeedError> {
-        match self {
-            Self::Postgres(options) => {
-                let deadline = Instant::now() + RELEASE_TIMEOUT;
-                loop {
-                    match postgres::drop_slot((**options).clone()).await {
-                        Err(error) if error.code == "slot-in-use" && Instant::now() < deadline => {
-                            tokio::time::sleep(RELEASE_LOOK).await;
-                        }
-                        dropped => return dropped,
-                    }
+        #[cfg(test)]
+        if let Self::Scripted(script) = self {
+            return script.drop_slot().await;
+        }
+        let Some(Options::Postgres(options)) = self.options()? else { return Ok(()) };
+        let deadline = Instant::now() + RELEASE_TIMEOUT;
+        loop {
+            match postgres::drop_slot((*options).clone()).await {
+                Err(error) if error.code == "slot-in-use" && Instant::now() < deadline => {
+                    tokio::time::sleep(RELEASE_LOOK).await;
                 }
+                dropped => return dropped,
             }
-            Self::Mysql(_) => Ok(()),
-            #[cfg(test)]
-            Self::Scripted(script) => script.drop_slot().await,
         }
     }
 
     /// How much log the database keeps for the source while no feed is open; none where it keeps none for anybody.
     pub(super) async fn retained(&self) -> Result<Option<Progress>, FeedError> {
-        match self {
-            Self::Postgres(options) => postgres::retained((**options).clone()).await.map(Some),
-            Self::Mysql(_) => Ok(None),
-            #[cfg(test)]
-            Self::Scripted(script) => Ok(Some(script.retained())),
+        #[cfg(test)]
+        if let Self::Scripted(script) = self {
+            return Ok(Some(script.retained()));
+        }
+        match self.options()? {
+            Some(Options::Postgres(options)) => postgres::retained(*options).await.map(Some),
+            Some(Options::Mysql(_)) | None => Ok(None),
         }
     }
 
     /// Drops all that the source has made in the database. Answers with the publication, if one of its is left because
     /// somebody else made it.
-    pub(super) async fn leave(&self) -> Result<Option<&str>, FeedError> {
+    pub(super) async fn leave(&self) -> Result<Option<String>, FeedError> {
         self.drop_slot().await?;
-        match self {
-            Self::Postgres(options) => {
-                let is_left = postgres::drop_publication((**options).clone()).await?;
-                Ok(is_left.then_some(options.publication.as_str()))
-            }
-            Self::Mysql(_) => Ok(None),
-            #[cfg(test)]
-            Self::Scripted(_) => Ok(None),
-        }
+        let Some(Options::Postgres(options)) = self.options()? else { return Ok(None) };
+        let publication = options.publication.clone();
+        let is_left = postgres::drop_publication(*options).await?;
+        Ok(is_left.then_some(publication))
     }
 }
 
-fn rules(selection: &TableSelection) -> Rules {
+fn options(spec: &SourceSpec, folder: &Path, wanted: Wanted) -> Result<Options, FeedError> {
+    let url = spec.connection_url().map_err(|(file, error)| FeedError {
+        // As a refused login: whoever changes the file may be at it.
+        remedy: Remedy::Stop,
+        code: "authentication",
+        message: format!("cannot read the password in {}: {error}", file.display()),
+        source: None,
+    })?;
+    let url = url.reveal().to_owned();
+    let Wanted { repair, orders, selected } = wanted;
+    let rules = rules(&spec.selection, selected.as_ref());
+    Ok(match spec.kind() {
+        SourceKind::Postgres => {
+            let slot = spec.slot_name();
+            let publication = spec.publication.clone().unwrap_or_else(|| slot.clone());
+            Options::Postgres(Box::new(postgres::Options {
+                rules,
+                publication,
+                slot,
+                create_slot: spec.makes_slot,
+                create_publication: spec.makes_slot,
+                skip_tables_without_key: spec.skips_tables_without_key,
+                snapshot: spec.snapshot,
+                repair,
+                orders,
+                spill_dir: folder.join("spill").join(spec.name.as_str()),
+                heartbeat_write_interval: spec.heartbeat,
+                ..postgres::Options::new(url)
+            }))
+        }
+        SourceKind::Mysql | SourceKind::Mariadb => {
+            let defaults = mysql::Options::default();
+            let heartbeat = spec.heartbeat.map(|every| u64::try_from(every.as_millis()).unwrap_or(u64::MAX));
+            Options::Mysql(Box::new(mysql::Options {
+                url,
+                rules,
+                snapshot: spec.snapshot,
+                repair,
+                orders,
+                server_id: spec.server_id,
+                heartbeat_ms: heartbeat.unwrap_or(defaults.heartbeat_ms),
+                ..defaults
+            }))
+        }
+    })
+}
+
+/// What is captured: as the configuration says, or as somebody has chosen since.
+pub(super) fn rules(selection: &TableSelection, selected: Option<&Selected>) -> Rules {
     let defaults = Rules::default();
     let TableSelection { tables, exclude, exclude_columns, hash, redact, salt, table_name } = selection.clone();
+    let Selected { tables, exclude } = selected.cloned().unwrap_or(Selected { tables, exclude });
     Rules {
         include: if tables.is_empty() { defaults.include } else { tables },
         exclude,

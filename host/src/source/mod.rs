@@ -12,19 +12,26 @@
 //!   While that is under way it is noted durably, and a crash in the middle makes the reading start over.
 //! - A source that cannot go on says why, and harms no other.
 
+mod behind;
+mod budget;
 mod convert;
 mod door;
 mod error;
+mod failure;
 mod farewell;
 mod feeds;
 mod kept;
+mod orders;
 mod reading;
 mod repair;
+mod rewriting;
 mod runner;
 mod session;
+mod shown;
 mod sources;
 mod spec;
 mod state;
+mod stored;
 mod url;
 
 #[cfg(test)]
@@ -35,7 +42,7 @@ mod tests;
 pub use error::SourceError;
 pub use farewell::{Farewell, FarewellError};
 pub use sources::Sources;
-pub use spec::{OnMaxRetained, SourceSpec, TableSelection};
+pub use spec::{OnMaxRetained, Password, SourceSpec, TableSelection};
 pub use state::SourceFigures;
 pub use url::{Secret, SourceKind, SourceUrl, without_password};
 

@@ -66,6 +66,11 @@ impl Readings {
         self.tables.remove(table)
     }
 
+    /// Forgets tables of which nobody will say that they have been read.
+    pub(super) fn retain(&mut self, is_read: impl Fn(&str) -> bool) {
+        self.tables.retain(|table, _| is_read(table));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.tables.is_empty()
     }

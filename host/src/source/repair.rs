@@ -3,17 +3,13 @@
 use std::sync::Arc;
 
 use cdc_rest::LastRepair;
-use cdc_sources::{Action, Change, Checkpoint, Portion, Step, Table};
+use cdc_sources::{Action, Checkpoint, Portion, Step, Table};
 
 use super::door::InFlight;
+use super::failure::Failure;
 use super::reading::Keys;
 use super::runner::Runner;
-use super::session::Failure;
-
-/// Rows looked at, and removed, in one go.
-const PAGE_ROWS: usize = 512;
-/// The same, in bytes.
-const PAGE_BYTES: usize = 1 << 20;
+use super::stored;
 
 /// What a repair under way has found.
 #[derive(Debug, Default)]
@@ -46,39 +42,24 @@ pub(super) async fn sweep(
     let mut removed = 0;
     loop {
         let (view, keys, name, from) = (view.clone(), keys.clone(), table.name.clone(), after.take());
-        // It may read from the disk.
-        let page = tokio::task::spawn_blocking(move || {
-            let rows = view.scan(&name, from.as_deref(), PAGE_ROWS, PAGE_BYTES)?;
+        let page = stored::blocking(move || {
+            let rows = stored::page(&*view, &name, from.as_deref())?;
             let last = rows.last().map(|row| String::from_utf8_lossy(&row.key).into_owned());
             let unseen = rows.into_iter().filter(|row| !keys.contains(&row.key)).map(|row| row.key);
-            Ok::<_, crate::store::StoreError>((last, unseen.collect::<Vec<_>>()))
+            Ok((last, unseen.collect::<Vec<_>>()))
         });
-        let (last, unseen) = page.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let (last, unseen) = page.await?;
         let Some(last) = last else { return Ok(removed) };
         after = Some(last);
         if unseen.is_empty() {
             continue;
         }
         removed += unseen.len() as u64;
-        let removal = |key: bytes::Bytes| {
-            Step::Change(Change {
-                table: table.clone(),
-                action: Action::Remove,
-                // In one part it is taken as it stands, also where the table's key is another one by now.
-                key: vec![String::from_utf8_lossy(&key).into_owned()],
-                image: None,
-                unchanged: Vec::new(),
-                previous_key: None,
-                before: None,
-                position: None,
-                transaction: None,
-                committed_at_ms: None,
-            })
-        };
-        let steps = unseen.into_iter().map(removal).collect();
+        let removal = |key| Step::Change(stored::change(table, Action::Remove, Some(key), None));
+        let steps = unseen.iter().map(removal).collect();
         let portion = Portion { steps, checkpoint: checkpoint.clone() };
         in_flight.send(&runner.ingest, runner.source.name(), portion).await?;
-        while let Some(settled) = in_flight.settle_next().await {
+        while let Some(settled) = in_flight.settle_next(runner.source.name()).await {
             settled.outcome?;
         }
     }

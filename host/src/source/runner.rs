@@ -8,10 +8,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
+use super::budget::{OVER, drop_slot, over_budget};
 use super::door::InFlight;
+use super::failure::Failure;
 use super::feeds::Opener;
-use super::kept::Kept;
-use super::session::{Ended, Failure, Session, drop_slot, over_budget};
+use super::kept::{Held, Kept, Why};
+use super::session::{Ended, Session};
 use super::spec::OnMaxRetained;
 use super::state::{Goal, Phase, Source, Wish};
 use crate::ingest::Ingest;
@@ -21,6 +23,9 @@ use crate::store::{Store, StoreError};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The same where a login was refused: half of it at least.
+const FIRST_SLOW_PAUSE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(60) };
+const LONGEST_SLOW_PAUSE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(300) };
 /// How often a database is looked at whose source is paused or stopped.
 const REST_LOOK: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(30) };
 
@@ -35,12 +40,8 @@ pub(super) struct Runner {
 impl Runner {
     /// Changes what is kept, durably. One change at a time.
     pub(super) async fn keep(&self, change: impl FnOnce(&mut Kept)) -> Result<(), StoreError> {
-        let mut kept = self.source.kept.lock().await;
-        let mut changed = kept.clone();
-        change(&mut changed);
-        changed.record(self.source.name(), &self.ingest).await?;
-        *kept = changed;
-        Ok(())
+        let mut kept = self.source.kept().await;
+        self.source.change(&mut kept, &self.ingest, change).await
     }
 
     /// Follows until the service ends.
@@ -53,30 +54,45 @@ impl Runner {
             tracing::warn!(source = self.source.name(), %error, "what is kept of the source cannot be written yet");
         }
         loop {
-            let Wish { goal, .. } = *wishes.borrow_and_update();
-            match goal {
+            let wish = *wishes.borrow_and_update();
+            match wish.goal {
                 Goal::End => return,
                 Goal::Pause => {
                     self.source.enter(Phase::Paused);
-                    if self.rest(&mut wishes, false).await {
+                    if self.rest(&mut wishes, wish, false).await {
                         return;
                     }
                     continue;
                 }
                 Goal::Follow => {}
             }
-            let failure = match self.session(&mut in_flight, &mut wishes, &mut backoff).await {
+            let failure = match self.session(wish, &mut in_flight, &mut wishes, &mut backoff).await {
                 Ended::ByWish => continue,
                 Ended::ByFailure(failure) => failure,
             };
+            let failure = match failure {
+                Failure::Table { table, code, message } => match self.hold(&table, code, message).await {
+                    Ok(()) => continue,
+                    Err(failure) => failure,
+                },
+                failure => failure,
+            };
             let is_over = match failure {
-                Failure::Retry { code, message } => self.pause(&code, &message, &mut backoff, &mut wishes).await,
-                Failure::Stop { code, message } => {
+                Failure::Retry { code, message } => {
+                    let pause = backoff.next(rand_u64());
+                    self.pause(&code, &message, pause, &mut wishes).await
+                }
+                Failure::RetrySlowly { code, message } => {
+                    let pause = backoff.next_slow(rand_u64());
+                    let message = format!("{message}; the login is tried again every half minute to five minutes");
+                    self.pause(&code, &message, pause, &mut wishes).await
+                }
+                Failure::Stop { code, message } | Failure::Table { code, message, .. } => {
                     tracing::error!(source = self.source.name(), code, "the source stopped: {message}");
                     self.source.enter_because(Phase::Stopped, &code, &message);
                     backoff = Backoff::default();
                     // What the budget asks for has been done if that is why it stopped.
-                    self.rest(&mut wishes, matches!(code.as_str(), "retained-budget" | "slot-lost")).await
+                    self.rest(&mut wishes, wish, matches!(code.as_str(), OVER | "slot-lost")).await
                 }
             };
             if is_over {
@@ -85,14 +101,28 @@ impl Runner {
         }
     }
 
+    /// One table holds what can't be captured: it is not followed any more, and the others are. Fails if the feed goes on
+    /// telling of the table all the same.
+    async fn hold(&self, table: &str, code: String, message: String) -> Result<(), Failure> {
+        if self.source.kept().await.held.contains_key(table) {
+            return Err(Failure::Stop { code, message });
+        }
+        tracing::error!(source = self.source.name(), table, code, "the table stopped: {message}");
+        let held = Held::Stopped(Why { code, message });
+        self.keep(|kept| kept.hold(table, held)).await?;
+        self.source.counts.table_stops.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// One session, whatever ends it: a panic is a failure that may pass.
     async fn session(
         &self,
+        wish: Wish,
         in_flight: &mut InFlight,
         wishes: &mut watch::Receiver<Wish>,
         backoff: &mut Backoff,
     ) -> Ended {
-        let session = Session::run(self, in_flight, wishes, backoff);
+        let session = Session::run(self, wish, in_flight, wishes, backoff);
         match AssertUnwindSafe(session).catch_unwind().await {
             Ok(ended) => ended,
             Err(panic) => {
@@ -104,19 +134,26 @@ impl Runner {
         }
     }
 
-    /// Waits for a wish, and looks at times how much log the database keeps meanwhile: nobody else would notice that a
+    /// Waits for another wish than `before` that is one to a source that rests, and looks at times how much log the database keeps meanwhile: nobody else would notice that a
     /// source which rests fills its disk. `is_told` says that it keeps too much and that this has been acted on. Answers
     /// whether the task is over.
-    async fn rest(&self, wishes: &mut watch::Receiver<Wish>, mut is_told: bool) -> bool {
+    async fn rest(&self, wishes: &mut watch::Receiver<Wish>, before: Wish, mut is_told: bool) -> bool {
         loop {
+            let looking = async {
+                self.look_at_retained(&mut is_told).await;
+                tokio::time::sleep(REST_LOOK).await;
+            };
             tokio::select! {
                 biased;
-                changed = wishes.changed() => return changed.is_err(),
-                () = self.look_at_retained(&mut is_told) => {}
-            }
-            tokio::select! {
-                changed = wishes.changed() => return changed.is_err(),
-                () = tokio::time::sleep(REST_LOOK) => {}
+                changed = wishes.changed() => {
+                    if changed.is_err() {
+                        return true;
+                    }
+                    if !wishes.borrow().rests_on(before) {
+                        return false;
+                    }
+                }
+                () = looking => {}
             }
         }
     }
@@ -140,7 +177,7 @@ impl Runner {
         if source.spec.on_max_retained == OnMaxRetained::DropSlot {
             failure = drop_slot(self, failure).await;
         }
-        let (Failure::Stop { code, message } | Failure::Retry { code, message }) = failure;
+        let Failure::Stop { code, message } = failure else { return };
         tracing::warn!(source = source.name(), code, "{message}");
         if source.spec.on_max_retained == OnMaxRetained::DropSlot {
             source.enter_because(Phase::Stopped, &code, &message);
@@ -148,14 +185,7 @@ impl Runner {
     }
 
     /// Waits before the next session; a wish ends the wait. Answers whether the task is over.
-    async fn pause(
-        &self,
-        code: &str,
-        message: &str,
-        backoff: &mut Backoff,
-        wishes: &mut watch::Receiver<Wish>,
-    ) -> bool {
-        let pause = backoff.next(rand_u64());
+    async fn pause(&self, code: &str, message: &str, pause: Duration, wishes: &mut watch::Receiver<Wish>) -> bool {
         self.source.counts.reconnects.fetch_add(1, Ordering::Relaxed);
         self.source.enter_because(Phase::Reconnecting, code, message);
         tracing::warn!(
@@ -185,7 +215,16 @@ impl Backoff {
 
     /// The next pause: between half of a step and the whole step.
     fn next(&mut self, random: u64) -> Duration {
-        let step = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+        self.of(FIRST_PAUSE, LONGEST_PAUSE, random)
+    }
+
+    /// The next pause where asking often does harm.
+    fn next_slow(&mut self, random: u64) -> Duration {
+        self.of(FIRST_SLOW_PAUSE, LONGEST_SLOW_PAUSE, random)
+    }
+
+    fn of(&mut self, first: Duration, longest: Duration, random: u64) -> Duration {
+        let step = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures += 1;
         let half = step / 2;
         half + Duration::from_millis(random % (u64::try_from(half.as_millis()).unwrap_or(0) + 1))

@@ -4,8 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cdc_sources::{
-    Action, Change, Checkpoint, Column, FeedError, Kind, Portion, Progress, Remedy, Table, TableProgress, TableState,
+    Action, Change, Checkpoint, Column, FeedError, Kind, Portion, Progress, Reason, Remedy, Table, TableOrders,
+    TableProgress, TableState,
 };
+
+use tokio::sync::Notify;
+
+use super::feeds::Wanted;
+
 /// What a feed says next.
 pub(super) enum Line {
     Portion(Portion),
@@ -17,6 +23,7 @@ pub(super) enum Line {
 #[derive(Default)]
 pub(super) struct Script {
     inner: Mutex<Inner>,
+    more: Notify,
 }
 
 #[derive(Default)]
@@ -24,7 +31,7 @@ struct Inner {
     scenes: VecDeque<Result<Vec<Line>, FeedError>>,
     /// Lines for the feed that is open.
     live: VecDeque<Line>,
-    openings: Vec<(Option<String>, bool)>,
+    openings: Vec<(Option<String>, Wanted)>,
     confirmed: Vec<String>,
     progress: Progress,
     slots_dropped: usize,
@@ -52,7 +59,24 @@ impl Script {
 
     /// The checkpoints that feeds were opened with, and whether to read anew.
     pub(super) fn openings(&self) -> Vec<(Option<String>, bool)> {
-        self.lock().openings.clone()
+        self.lock().openings.iter().map(|(checkpoint, wanted)| (checkpoint.clone(), wanted.repair)).collect()
+    }
+
+    /// What the feed was last opened with.
+    pub(super) fn wanted(&self) -> Wanted {
+        self.lock().openings.last().map(|(_, wanted)| wanted.clone()).unwrap_or_default()
+    }
+
+    /// The orders that the feed was last opened with.
+    pub(super) fn orders(&self) -> TableOrders {
+        self.wanted().orders
+    }
+
+    /// The feed that is open says more.
+    pub(super) fn go_on(&self, line: Line) {
+        let mut inner = self.lock();
+        inner.live.push_back(line);
+        self.more.notify_one();
     }
 
     pub(super) fn confirmed(&self) -> Vec<String> {
@@ -66,10 +90,10 @@ impl Script {
     pub(super) async fn open(
         self: &Arc<Self>,
         checkpoint: Option<Checkpoint>,
-        reads_anew: bool,
+        wanted: Wanted,
     ) -> Result<ScriptedFeed, FeedError> {
         let mut inner = self.lock();
-        inner.openings.push((checkpoint.map(|checkpoint| checkpoint.0), reads_anew));
+        inner.openings.push((checkpoint.map(|checkpoint| checkpoint.0), wanted));
         let lines = inner.scenes.pop_front().unwrap_or_else(|| Ok(Vec::new()))?;
         inner.live = lines.into();
         Ok(ScriptedFeed(self.clone()))
@@ -89,12 +113,14 @@ pub(super) struct ScriptedFeed(Arc<Script>);
 
 impl ScriptedFeed {
     pub(super) async fn next(&mut self) -> Result<Portion, FeedError> {
-        let line = self.0.lock().live.pop_front();
-        match line {
-            Some(Line::Portion(portion)) => Ok(portion),
-            Some(Line::Fails(error)) => Err(error),
-            Some(Line::Panics) => panic!("as the script says"),
-            None => std::future::pending().await,
+        loop {
+            let line = self.0.lock().live.pop_front();
+            match line {
+                Some(Line::Portion(portion)) => return Ok(portion),
+                Some(Line::Fails(error)) => return Err(error),
+                Some(Line::Panics) => panic!("as the script says"),
+                None => self.0.more.notified().await,
+            }
         }
     }
 
@@ -150,10 +176,15 @@ pub(super) fn error(remedy: Remedy, code: &'static str) -> FeedError {
 
 /// A feed's progress with these tables followed.
 pub(super) fn following(tables: &[&str]) -> Progress {
-    let table = |name: &&str| TableProgress {
+    progress(&tables.iter().map(|table| (*table, TableState::Following)).collect::<Vec<_>>())
+}
+
+/// A feed's progress with tables in these states.
+pub(super) fn progress(tables: &[(&str, TableState)]) -> Progress {
+    let table = |(name, state): &(&str, TableState)| TableProgress {
         table: (*name).into(),
-        state: TableState::Following,
-        reason: None,
+        state: *state,
+        reason: (*state != TableState::Following).then(|| Reason::new("scripted", "as the script says")),
         rows_read: 0,
         rows_estimated: None,
     };

@@ -1,90 +1,38 @@
 //! One feed, from its opening to its end: portions in, commits out, and the feed told what is durable.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cdc_sources::{Change, Checkpoint, FeedError, Portion, Remedy, Step, Table};
+use cdc_sources::{Change, Checkpoint, Portion, Rewrite, Step, Table, TableState};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::door::{InFlight, Settled};
-use super::feeds::AnyFeed;
+use super::behind;
+use super::budget::{drop_slot, over_budget};
+use super::door::{IN_FLIGHT_MAX, InFlight, Settled};
+use super::failure::Failure;
+use super::feeds::{self, AnyFeed, Wanted};
+use super::kept::{Kept, Why};
 use super::reading::Readings;
 use super::repair::{Repair, sweep};
+use super::rewriting::rewrite;
 use super::runner::{Backoff, Runner};
 use super::spec::OnMaxRetained;
-use super::state::{Phase, Source, Wish, now_ms};
-use crate::store::StoreError;
+use super::state::{Phase, Wish, now_ms};
+use super::stored;
 
-/// Portions that may wait for the disk at once.
-const IN_FLIGHT_MAX: usize = 4;
 /// How often a feed is asked how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long a table may be here and not be listed by the feed before that is said: its removal may be on its way.
+const MISSING_AFTER: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
 
 /// How a session ended.
 pub(super) enum Ended {
-    /// Somebody wishes something else.
+    /// Somebody wishes something else, or the feed is to be opened with other orders.
     ByWish,
     ByFailure(Failure),
-}
-
-/// Why a session cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// It may pass: another session is tried after a pause.
-    Retry { code: String, message: String },
-    /// Somebody has to act.
-    Stop { code: String, message: String },
-}
-
-impl Failure {
-    pub(super) fn retry(code: &str, message: impl Into<String>) -> Self {
-        Self::Retry { code: code.to_owned(), message: message.into() }
-    }
-
-    pub(super) fn stop(code: &str, message: impl Into<String>) -> Self {
-        Self::Stop { code: code.to_owned(), message: message.into() }
-    }
-
-    /// What a feed's error asks for.
-    fn of_feed(error: &FeedError, name: &str) -> Self {
-        let mut message = error.message.clone();
-        let mut cause = std::error::Error::source(error);
-        while let Some(found) = cause {
-            // Many an error repeats what lies behind it.
-            let told = found.to_string();
-            if !message.contains(&told) {
-                message = format!("{message}: {told}");
-            }
-            cause = found.source();
-        }
-        match error.remedy {
-            Remedy::Retry => Self::retry(error.code, message),
-            Remedy::Stop => {
-                let way_out = format!("{message}; when it is mended, POST /sources/{name}/resume goes on");
-                Self::stop(error.code, way_out)
-            }
-            Remedy::Repair => {
-                let way_out = format!(
-                    "{message}; what happened since then cannot be followed any more: POST /sources/{name}/repair reads \
-                     the tables anew and captures what differs"
-                );
-                Self::stop(error.code, way_out)
-            }
-        }
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Full(_) | StoreError::GivenUp(_) => Self::retry("storage-full", error.to_string()),
-            StoreError::TooLarge(_) => Self::stop("portion-too-large", error.to_string()),
-            _ => Self::retry("store-failed", error.to_string()),
-        }
-    }
 }
 
 /// A feed that is open.
@@ -101,20 +49,35 @@ pub(super) struct Session<'a> {
     last_transaction: Option<Arc<str>>,
     /// Whether the feed has said anything, so that it knows its tables.
     has_begun: bool,
+    /// The wish that it was opened under: orders that came since are not its.
+    wish: Wish,
+    /// Whether other orders are kept than the feed was opened with, so that it has to be opened anew.
+    is_outdated: bool,
+    /// The tables that the feed listed last, and when to look for tables that it does not list.
+    listed: BTreeSet<String>,
+    look_for_missing_at: Option<Instant>,
+}
+
+/// How the reading of a table came to an end.
+enum Over {
+    Done(Arc<Table>),
+    /// The table is not captured any more.
+    Gone(Arc<Table>),
 }
 
 impl<'a> Session<'a> {
     /// Opens a feed and follows it until a wish or a failure.
     pub(super) async fn run(
         runner: &'a Runner,
+        wish: Wish,
         in_flight: &'a mut InFlight,
         wishes: &mut watch::Receiver<Wish>,
         backoff: &mut Backoff,
     ) -> Ended {
         // What the session before has left, should it have panicked.
-        while in_flight.settle_next().await.is_some() {}
+        while in_flight.settle_next(runner.source.name()).await.is_some() {}
         let opening = tokio::select! {
-            opening = Self::open(runner, in_flight) => opening,
+            opening = Self::open(runner, in_flight, wish) => opening,
             _ = wishes.changed() => return Ended::ByWish,
         };
         let mut session = match opening {
@@ -138,14 +101,17 @@ impl<'a> Session<'a> {
         Ended::ByFailure(failure)
     }
 
-    async fn open(runner: &'a Runner, in_flight: &'a mut InFlight) -> Result<Self, Failure> {
+    async fn open(runner: &'a Runner, in_flight: &'a mut InFlight, wish: Wish) -> Result<Self, Failure> {
         let source = &runner.source;
-        let reads_anew = source.kept.lock().await.needs_reading();
+        let kept = source.kept().await.clone();
         // An empty position is one that was forgotten.
         let position = runner.store.view()?.position(source.name()).filter(|position| !position.is_empty());
         let position = position.map(Checkpoint);
         in_flight.begin(position.as_ref());
-        let opened = runner.opener.open(position, reads_anew).await;
+        behind::empty(runner, in_flight, feeds::rules(&source.spec.selection, kept.selected.as_ref()), &kept).await?;
+        let wanted = Wanted::of(&*source.kept().await);
+        let reads_anew = wanted.repair;
+        let opened = runner.opener.open(position, wanted).await;
         let feed = opened.map_err(|error| Failure::of_feed(&error, source.name()))?;
         let repair = reads_anew.then(Repair::default);
         tracing::info!(source = source.name(), repair = reads_anew, "the source is connected");
@@ -161,6 +127,10 @@ impl<'a> Session<'a> {
             repair,
             last_transaction: None,
             has_begun: false,
+            wish,
+            is_outdated: false,
+            listed: BTreeSet::new(),
+            look_for_missing_at: Some(Instant::now() + MISSING_AFTER),
         })
     }
 
@@ -174,11 +144,13 @@ impl<'a> Session<'a> {
         }
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !self.is_outdated {
             tokio::select! {
                 biased;
                 _ = wishes.changed() => return Ok(()),
-                Some(settled) = self.in_flight.settle_next() => self.settled(settled, backoff)?,
+                Some(settled) = self.in_flight.settle_next(self.runner.source.name()) => {
+                    self.settled(settled, backoff)?;
+                }
                 portion = self.feed.next(), if self.in_flight.len() < IN_FLIGHT_MAX => {
                     let portion = portion.map_err(|error| Failure::of_feed(&error, self.runner.source.name()))?;
                     self.take(portion, backoff).await?;
@@ -189,35 +161,50 @@ impl<'a> Session<'a> {
                     }
                     if self.has_begun {
                         self.finish_repair().await?;
+                        self.look_for_missing().await?;
                     }
                 }
             }
         }
+        Ok(())
     }
 
     /// Hands a portion on. One in which a table's reading begins or ends is waited for.
     async fn take(&mut self, portion: Portion, backoff: &mut Backoff) -> Result<(), Failure> {
         self.meet(&portion).await?;
-        let mut read: Vec<Arc<Table>> = Vec::new();
+        let mut over: Vec<Over> = Vec::new();
         for at in 0..portion.steps.len() {
             match &portion.steps[at] {
                 Step::Describe(_) => {}
                 Step::Change(change) => self.readings.see(change),
-                Step::ReadBegan(table) => self.reading_begins(table, &portion.steps[..at], backoff).await?,
-                Step::ReadDone(table) => read.push(table.clone()),
-                Step::Rewrite(_) | Step::Gone(_) => {}
+                Step::ReadBegan(table) => {
+                    // A table that is gone, and is there again under its name, keeps what is noted of it.
+                    over.retain(|over| !matches!(over, Over::Gone(gone) if gone.name == table.name));
+                    self.reading_begins(table, &portion.steps[..at], backoff).await?;
+                }
+                Step::ReadDone(table) => over.push(Over::Done(table.clone())),
+                Step::Rewrite(rule) => self.rewrite(rule, backoff).await?,
+                Step::Gone(table) => {
+                    self.readings.end(&table.name);
+                    self.begun.remove(&table.name);
+                    over.retain(|over| !matches!(over, Over::Done(read) if read.name == table.name));
+                    over.push(Over::Gone(table.clone()));
+                }
             }
         }
         self.has_begun = true;
         self.count_transactions(&portion);
         self.in_flight.send(&self.runner.ingest, self.runner.source.name(), portion).await?;
-        if read.is_empty() {
+        if over.is_empty() {
             return Ok(());
         }
         // Nothing of this feed is in the log beyond the portion, so the rows here are those at its end.
         self.settle_all(backoff).await?;
-        for table in read {
-            self.reading_ends(&table).await?;
+        for over in over {
+            match over {
+                Over::Done(table) => self.reading_ends(&table).await?,
+                Over::Gone(table) => self.gone(&table).await?,
+            }
         }
         self.look_at_progress();
         self.finish_repair().await
@@ -242,57 +229,137 @@ impl<'a> Session<'a> {
     async fn reading_begins(&mut self, table: &Table, before: &[Step], backoff: &mut Backoff) -> Result<(), Failure> {
         let is_first = self.begun.insert(table.name.clone());
         if is_first && self.repair.is_none() {
-            let kept = self.runner.source.kept.lock().await;
-            if kept.unread.get(&table.name) == Some(&table.key) {
+            let kept = self.runner.source.kept().await;
+            if kept.unread.get(&table.name) == Some(&table.key) && !kept.reread.contains_key(&table.name) {
                 return Ok(());
             }
         }
         self.settle_all(backoff).await?;
         let view = self.runner.store.view()?;
         let is_of_it = |step: &Step| matches!(step, Step::Change(change) if change.table.name == table.name);
-        if view.scan(&table.name, None, 1, 1)?.is_empty() && !before.iter().any(is_of_it) {
+        if !stored::has_rows(&*view, &table.name)? && !before.iter().any(is_of_it) {
             return Ok(());
         }
-        if self.repair.is_none() {
+        if self.repair.is_none() && !self.runner.source.kept().await.reread.contains_key(&table.name) {
             // Noted before the reading can begin: a restart in the middle of it has to start over.
-            self.runner.keep(|kept| kept.unswept.extend([table.name.clone()])).await?;
+            let why = self.why_reread(&table.name);
+            self.runner.keep(|kept| drop(kept.reread.insert(table.name.clone(), why))).await?;
         }
         self.readings.begin(&table.name);
         Ok(())
     }
 
+    /// Why a table is read anew, by the feed's own account.
+    fn why_reread(&self, table: &str) -> Why {
+        let progress = self.feed.progress();
+        let found = progress.tables.into_iter().find(|progress| progress.table == table);
+        found.and_then(|progress| progress.reason).map_or_else(Why::interrupted, Why::from)
+    }
+
     async fn reading_ends(&mut self, table: &Arc<Table>) -> Result<(), Failure> {
         self.read.insert(table.name.clone());
-        if self.runner.source.kept.lock().await.unread.contains_key(&table.name) {
-            self.runner.keep(|kept| kept.unread.retain(|unread, _| *unread != table.name)).await?;
-        }
         if let Some(keys) = self.readings.end(&table.name) {
             let removed = sweep(self.runner, self.in_flight, table, keys).await?;
             if let Some(repair) = &mut self.repair {
                 repair.removed += removed;
-            } else {
-                self.runner.keep(|kept| kept.unswept.retain(|unswept| *unswept != table.name)).await?;
             }
         }
         if let Some(repair) = &mut self.repair {
             repair.tables += 1;
         }
+        let name = &table.name;
+        let is_noted = |kept: &Kept| {
+            kept.unread.contains_key(name) || kept.reread.contains_key(name) || kept.left_out.contains(name)
+        };
+        if is_noted(&*self.runner.source.kept().await) {
+            let is_current = self.is_current();
+            self.runner
+                .keep(|kept| {
+                    kept.unread.remove(name);
+                    // An order that came meanwhile is one for the next feed.
+                    if is_current() {
+                        kept.reread.remove(name);
+                        kept.left_out.remove(name);
+                    }
+                })
+                .await?;
+        }
         Ok(())
     }
 
-    /// A repair is done when every table has been read.
+    /// Tells whether nothing else is wanted of the source than when the feed was opened.
+    fn is_current(&self) -> impl Fn() -> bool + use<> {
+        let (source, wish) = (self.runner.source.clone(), self.wish);
+        move || *source.wishes.borrow() == wish
+    }
+
+    /// The rows here follow a rule. Everything before the portion is durable, and nothing of it is sent yet.
+    async fn rewrite(&mut self, rule: &Rewrite, backoff: &mut Backoff) -> Result<(), Failure> {
+        self.settle_all(backoff).await?;
+        if rewrite(self.runner, self.in_flight, rule).await? {
+            return Ok(());
+        }
+        let table = &rule.table.name;
+        if !self.runner.source.kept().await.reread.contains_key(table) {
+            let why = Why::new("rewritten", format!("{}: not every row here could follow that", rule.reason));
+            self.runner.keep(|kept| drop(kept.reread.insert(table.clone(), why))).await?;
+            self.is_outdated = true;
+        }
+        Ok(())
+    }
+
+    /// The table is not captured any more, which is durable.
+    async fn gone(&mut self, table: &Table) -> Result<(), Failure> {
+        let source = &self.runner.source;
+        tracing::info!(source = source.name(), table = table.name, "the table is gone, and so are its rows");
+        self.met.remove(&table.name);
+        self.look_for_missing_at = Some(Instant::now());
+        let kept = source.kept().await.clone();
+        let mut without = kept.clone();
+        without.forget(&table.name);
+        if without != kept {
+            self.runner.keep(|kept| kept.forget(&table.name)).await?;
+            // A table that comes under this name is not what was held.
+            self.is_outdated |= without.held != kept.held;
+        }
+        Ok(())
+    }
+
+    /// Looks for tables that are here and that the feed does not list, some time after its list has changed.
+    async fn look_for_missing(&mut self) -> Result<(), Failure> {
+        let listed: BTreeSet<_> = self.feed.progress().tables.into_iter().map(|table| table.table).collect();
+        let now = Instant::now();
+        if listed != self.listed {
+            self.listed = listed;
+            self.look_for_missing_at = Some(now + MISSING_AFTER);
+        }
+        if self.look_for_missing_at.is_some_and(|at| at <= now) && self.in_flight.len() == 0 {
+            self.look_for_missing_at = None;
+            behind::look(self.runner, self.listed.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// A repair is done when every table has been read that can be.
     async fn finish_repair(&mut self) -> Result<(), Failure> {
         let Some(repair) = &self.repair else { return Ok(()) };
         let tables = self.feed.progress().tables;
-        if !self.readings.is_empty() || tables.iter().any(|table| !self.read.contains(&table.table)) {
+        let is_awaited = |state| !matches!(state, TableState::Paused | TableState::Stopped);
+        let awaited = || tables.iter().filter(|table| is_awaited(table.state)).map(|table| table.table.as_str());
+        // Of the others nobody will say that they have been read.
+        self.readings.retain(|reading| awaited().any(|table| table == reading));
+        if !self.readings.is_empty() || awaited().any(|table| !self.read.contains(table)) {
             return Ok(());
         }
         let found = repair.found(now_ms());
         let source = &self.runner.source;
+        let is_current = self.is_current();
         self.runner
             .keep(|kept| {
                 kept.is_repairing = false;
-                kept.unswept.clear();
+                if is_current() {
+                    kept.reread.retain(|table, _| !self.read.contains(table));
+                }
             })
             .await?;
         tracing::info!(
@@ -328,7 +395,7 @@ impl<'a> Session<'a> {
     /// Waits until every portion has met its fate.
     async fn settle_all(&mut self, backoff: &mut Backoff) -> Result<(), Failure> {
         let mut outcome = Ok(());
-        while let Some(settled) = self.in_flight.settle_next().await {
+        while let Some(settled) = self.in_flight.settle_next(self.runner.source.name()).await {
             let settled = self.settled(settled, backoff);
             outcome = outcome.and(settled);
         }
@@ -371,33 +438,6 @@ impl<'a> Session<'a> {
                 None
             }
             OnMaxRetained::Stop | OnMaxRetained::DropSlot => Some(failure),
-        }
-    }
-}
-
-/// What is said when more is retained than may be.
-pub(super) fn over_budget(source: &Source) -> Failure {
-    let budget = source.spec.max_retained_bytes.unwrap_or_default();
-    Failure::stop(
-        "retained-budget",
-        format!("the database keeps more log for the source than max-retained-bytes ({budget}) allows"),
-    )
-}
-
-/// Saves the database from the log that it keeps for the source.
-pub(super) async fn drop_slot(runner: &Runner, failure: Failure) -> Failure {
-    let name = runner.source.name();
-    let Failure::Stop { message, .. } = failure else { return failure };
-    match runner.opener.drop_slot().await {
-        Ok(()) => Failure::stop(
-            "slot-lost",
-            format!(
-                "{message}, so its slot was dropped (on-max-retained = \"drop-slot\"); POST /sources/{name}/repair reads \
-                 the tables anew and captures what differs"
-            ),
-        ),
-        Err(error) => {
-            Failure::stop("retained-budget", format!("{message}, and its slot could not be dropped: {error}"))
         }
     }
 }

@@ -15,15 +15,16 @@ use super::runner::Runner;
 use super::spec::SourceSpec;
 use super::state::{Goal, Phase, Source, SourceFigures};
 use crate::ingest::Ingest;
-use crate::store::Store;
+use crate::store::{Counters, Store};
 
 /// All sources.
 pub struct Sources {
-    entries: BTreeMap<SourceName, Entry>,
-    ingest: Ingest,
+    pub(super) entries: BTreeMap<SourceName, Entry>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) ingest: Ingest,
 }
 
-struct Entry {
+pub(super) struct Entry {
     source: Arc<Source>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -75,23 +76,29 @@ impl Sources {
             let task = Mutex::new(Some(tokio::spawn(runner.run())));
             entries.insert(name, Entry { source, task });
         }
-        Ok(Self { entries, ingest })
+        Ok(Self { entries, store, ingest })
     }
 
-    fn get(&self, name: &SourceName) -> Result<&Arc<Source>, SourceError> {
+    pub(super) fn get(&self, name: &SourceName) -> Result<&Arc<Source>, SourceError> {
         let entry = self.entries.get(name).ok_or_else(|| SourceError::Unknown(name.clone()))?;
         Ok(&entry.source)
     }
 
     /// How a source fares.
     pub fn status(&self, name: &SourceName) -> Result<SourceStatus, SourceError> {
-        self.get(name).map(|source| source.status())
+        Ok(self.get(name)?.status(self.counters().as_ref()))
     }
 
     /// How every source fares, by name.
     #[must_use]
     pub fn statuses(&self) -> Vec<SourceStatus> {
-        self.entries.values().map(|entry| entry.source.status()).collect()
+        let counters = self.counters();
+        self.entries.values().map(|entry| entry.source.status(counters.as_ref())).collect()
+    }
+
+    /// What the log has of each table; none if the store cannot tell at the moment.
+    pub(super) fn counters(&self) -> Option<Counters> {
+        self.store.view().map(|view| view.counters()).ok()
     }
 
     /// The figures of every source, by name.
@@ -103,7 +110,7 @@ impl Sources {
     /// Follows no further until it is resumed, over restarts too.
     pub async fn pause(&self, name: &SourceName) -> Result<(), SourceError> {
         let source = self.get(name)?;
-        let mut kept = source.kept.lock().await;
+        let mut kept = source.kept().await;
         match source.state() {
             SourceState::Stopped => {
                 return Err(wrong(name, SourceState::Stopped, "it follows nothing as it is; resume it to go on"));
@@ -111,7 +118,7 @@ impl Sources {
             state @ SourceState::Paused => return Err(wrong(name, state, "it is paused already")),
             _ => {}
         }
-        self.change(source, &mut kept, |kept| kept.is_paused = true).await?;
+        source.change(&mut kept, &self.ingest, |kept| kept.is_paused = true).await?;
         source.wishes.send_modify(|wish| {
             if wish.goal != Goal::End {
                 wish.goal = Goal::Pause;
@@ -124,12 +131,12 @@ impl Sources {
     /// Goes on after a pause or a stop.
     pub async fn resume(&self, name: &SourceName) -> Result<(), SourceError> {
         let source = self.get(name)?;
-        let mut kept = source.kept.lock().await;
+        let mut kept = source.kept().await;
         // A source that waits to connect again does so at once.
         if let state @ (SourceState::Reading | SourceState::Following | SourceState::Repairing) = source.state() {
             return Err(wrong(name, state, "there is nothing to resume"));
         }
-        self.change(source, &mut kept, |kept| kept.is_paused = false).await?;
+        source.change(&mut kept, &self.ingest, |kept| kept.is_paused = false).await?;
         begin_again(source);
         source.enter(Phase::Starting);
         Ok(())
@@ -138,7 +145,7 @@ impl Sources {
     /// Reads every table anew, and brings the rows here to what is read.
     pub async fn repair(&self, name: &SourceName) -> Result<(), SourceError> {
         let source = self.get(name)?;
-        let mut kept = source.kept.lock().await;
+        let mut kept = source.kept().await;
         match source.state() {
             state @ SourceState::Paused => return Err(wrong(name, state, "resume it first")),
             state if kept.is_repairing && state != SourceState::Stopped => {
@@ -146,22 +153,9 @@ impl Sources {
             }
             _ => {}
         }
-        self.change(source, &mut kept, |kept| kept.is_repairing = true).await?;
+        source.change(&mut kept, &self.ingest, |kept| kept.is_repairing = true).await?;
         begin_again(source);
         source.enter(Phase::Repairing);
-        Ok(())
-    }
-
-    async fn change(
-        &self,
-        source: &Source,
-        kept: &mut Kept,
-        change: impl FnOnce(&mut Kept),
-    ) -> Result<(), SourceError> {
-        let mut changed = kept.clone();
-        change(&mut changed);
-        changed.record(source.name(), &self.ingest).await?;
-        *kept = changed;
         Ok(())
     }
 

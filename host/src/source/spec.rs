@@ -1,6 +1,6 @@
 //! What a source is to follow, and how.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdc_rest::SourceName;
@@ -15,7 +15,7 @@ pub struct SourceSpec {
     /// Where the database is.
     pub url: SourceUrl,
     /// The password, when it does not stand in the address.
-    pub password: Option<Secret>,
+    pub password: Option<Password>,
     /// Which tables and columns are captured, and what of them is hidden.
     pub selection: TableSelection,
     /// Whether the rows that are there when a table is first seen are read.
@@ -39,6 +39,15 @@ pub struct SourceSpec {
     pub skips_tables_without_key: bool,
     /// The number under which the source registers as a replica (MySQL, MariaDB).
     pub server_id: Option<u32>,
+}
+
+/// A password that does not stand in the address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Password {
+    /// It is known.
+    Text(Secret),
+    /// It stands in this file, alone, and is read at every connection: it may change.
+    File(PathBuf),
 }
 
 /// Which tables and columns are captured, by patterns in which `*` stands for any characters.
@@ -72,6 +81,20 @@ pub enum OnMaxRetained {
     DropSlot,
 }
 
+impl Password {
+    /// The password as it is now.
+    pub fn read(&self) -> Result<Secret, (&Path, std::io::Error)> {
+        match self {
+            Self::Text(secret) => Ok(secret.clone()),
+            Self::File(file) => {
+                let text = std::fs::read_to_string(file).map_err(|error| (file.as_path(), error))?;
+                // Editors end a file with a line's end.
+                Ok(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+            }
+        }
+    }
+}
+
 impl SourceSpec {
     /// A source with defaults, as a lone address asks for it.
     #[must_use]
@@ -94,11 +117,12 @@ impl SourceSpec {
         }
     }
 
-    /// The address with everything that a connection needs, its password too: for nothing that is shown.
-    #[must_use]
-    pub fn connection_url(&self) -> Secret {
+    /// The address with everything that a connection needs, its password too: for nothing that is shown. Fails with the
+    /// file that cannot be read.
+    pub fn connection_url(&self) -> Result<Secret, (&Path, std::io::Error)> {
         let mut url = self.url.secret_text().to_owned();
         if let Some(password) = &self.password {
+            let password = password.read()?;
             url = with_password(&url, password.reveal());
         }
         if let Some(file) = &self.tls_ca_file {
@@ -115,7 +139,7 @@ impl SourceSpec {
                 add(mode, strict);
             }
         }
-        Secret::new(url)
+        Ok(Secret::new(url))
     }
 
     /// The name of slot and publication, unless they are named: the source's own, in the letters that a slot's may have.
@@ -145,7 +169,7 @@ fn with_password(url: &str, password: &str) -> String {
 }
 
 /// Percent-encoded, but for letters and digits.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -168,17 +192,28 @@ mod tests {
 
     #[test]
     fn a_connection_has_the_password_and_the_certificates_that_stand_apart() {
+        let url = |spec: &SourceSpec| spec.connection_url().unwrap_or_else(|(_, error)| panic!("{error}"));
         let mut shop = spec("shop", "postgres://cdc:old@h:1/d");
-        assert_eq!(shop.connection_url().reveal(), "postgres://cdc:old@h:1/d");
-        shop.password = Some(Secret::new("p@ss/word".to_owned()));
+        assert_eq!(url(&shop).reveal(), "postgres://cdc:old@h:1/d");
+        shop.password = Some(Password::Text(Secret::new("p@ss/word".to_owned())));
         shop.tls_ca_file = Some("/ca.pem".into());
-        assert_eq!(
-            shop.connection_url().reveal(),
-            "postgres://cdc:p%40ss%2Fword@h:1/d?sslrootcert=%2Fca.pem&sslmode=verify-full"
-        );
+        assert_eq!(url(&shop).reveal(), "postgres://cdc:p%40ss%2Fword@h:1/d?sslrootcert=%2Fca.pem&sslmode=verify-full");
         let mut mail = spec("mail", "mariadb://cdc@h?ssl-mode=verify-ca");
         mail.tls_ca_file = Some("ca.pem".into());
-        assert_eq!(mail.connection_url().reveal(), "mariadb://cdc@h?ssl-mode=verify-ca&ssl-ca=ca.pem");
+        assert_eq!(url(&mail).reveal(), "mariadb://cdc@h?ssl-mode=verify-ca&ssl-ca=ca.pem");
+    }
+
+    #[test]
+    fn a_password_that_stands_in_a_file_is_read_each_time() {
+        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let file = folder.path().join("password");
+        let shop = SourceSpec { password: Some(Password::File(file.clone())), ..spec("shop", "postgres://cdc@h/d") };
+        assert!(shop.connection_url().is_err_and(|(named, _)| named == file));
+        for password in ["one", "two\n"] {
+            std::fs::write(&file, password).unwrap_or_else(|error| panic!("{error}"));
+            let url = shop.connection_url().unwrap_or_else(|(_, error)| panic!("{error}"));
+            assert_eq!(url.reveal(), format!("postgres://cdc:{}@h/d", password.trim_end()));
+        }
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! One source: what is wanted of it, what it does, and its figures. Shared between its task and whoever looks.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cdc_rest::{LastRepair, SourcePlace, SourceState, SourceStatus, SourceTable, SourceTableState};
-use cdc_sources::{Progress, TableState};
-use tokio::sync::watch;
+use cdc_rest::{LastRepair, SourcePlace, SourceSelection, SourceState, SourceStatus, SourceTable, SourceTableState};
+use cdc_sources::Progress;
+use tokio::sync::{MutexGuard as KeptGuard, watch};
 
-use super::kept::Kept;
-use super::spec::SourceSpec;
+use super::kept::{Kept, Selected};
+use super::shown::Shown;
+use super::spec::{OnMaxRetained, SourceSpec};
+use crate::ingest::Ingest;
 use crate::metrics::SourceDelay;
+use crate::store::{Counters, StoreError};
 
 /// What somebody wants of a source. A change of any part ends what its task is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,16 @@ pub(super) struct Wish {
     pub(super) goal: Goal,
     /// Raised to have a source begin again that stopped, or that is to be repaired.
     pub(super) attempt: u64,
+    /// Raised when something else is wanted of its tables: a feed that is open is opened anew. Nothing to a source that
+    /// rests.
+    pub(super) orders: u64,
+}
+
+impl Wish {
+    /// Whether a source that rests goes on resting, although the wish is another one than `before`.
+    pub(super) fn rests_on(self, before: Self) -> bool {
+        (self.goal, self.attempt) == (before.goal, before.attempt)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +59,7 @@ pub(super) struct Source {
     pub(super) spec: SourceSpec,
     pub(super) wishes: watch::Sender<Wish>,
     /// What is durable. One change at a time.
-    pub(super) kept: tokio::sync::Mutex<Kept>,
+    kept: tokio::sync::Mutex<Kept>,
     pub(super) counts: Counts,
     pub(super) delay: SourceDelay,
     shown: Mutex<Shown>,
@@ -59,19 +73,10 @@ pub(super) struct Counts {
     pub(super) portions: AtomicU64,
     pub(super) reconnects: AtomicU64,
     pub(super) rows_read: AtomicU64,
-}
-
-struct Shown {
-    phase: Phase,
-    state: SourceState,
-    since_ms: u64,
-    code: Option<String>,
-    reason: Option<String>,
-    progress: Progress,
-    over_budget: bool,
-    /// When the database committed the newest change that is durable here.
-    newest_commit_ms: Option<u64>,
-    last_repair: Option<LastRepair>,
+    /// Tables that stopped.
+    pub(super) table_stops: AtomicU64,
+    /// Tables that began to be read anew.
+    pub(super) table_rereads: AtomicU64,
 }
 
 /// A source's figures for the metrics.
@@ -97,6 +102,12 @@ pub struct SourceFigures {
     pub reconnects: u64,
     /// Rows of tables read.
     pub rows_read: u64,
+    /// How many tables are in each state.
+    pub tables: [(&'static str, u64); SourceTableState::ALL.len()],
+    /// Tables that stopped.
+    pub table_stops: u64,
+    /// Tables that began to be read anew.
+    pub table_rereads: u64,
     /// From a commit in the database until it is durable here.
     pub(crate) delay: SourceDelay,
 }
@@ -107,20 +118,10 @@ impl Source {
             true => (Goal::Pause, Phase::Paused, SourceState::Paused),
             false => (Goal::Follow, Phase::Starting, SourceState::Starting),
         };
-        let shown = Shown {
-            phase,
-            state,
-            since_ms: now_ms(),
-            code: None,
-            reason: None,
-            progress: Progress::default(),
-            over_budget: false,
-            newest_commit_ms: None,
-            last_repair: None,
-        };
+        let shown = Shown::new(spec.name.as_str(), phase, state, &kept);
         Self {
             spec,
-            wishes: watch::Sender::new(Wish { goal, attempt: 0 }),
+            wishes: watch::Sender::new(Wish { goal, attempt: 0, orders: 0 }),
             kept: tokio::sync::Mutex::new(kept),
             counts: Counts::default(),
             delay: SourceDelay::default(),
@@ -141,29 +142,49 @@ impl Source {
         self.shown().state
     }
 
+    /// What is kept, while nobody changes it.
+    pub(super) async fn kept(&self) -> KeptGuard<'_, Kept> {
+        self.kept.lock().await
+    }
+
+    /// Changes what is kept, durably.
+    pub(super) async fn change(
+        &self,
+        kept: &mut Kept,
+        ingest: &Ingest,
+        change: impl FnOnce(&mut Kept),
+    ) -> Result<(), StoreError> {
+        let mut changed = kept.clone();
+        change(&mut changed);
+        changed.record(self.name(), ingest).await?;
+        self.shown().keep(&changed);
+        *kept = changed;
+        Ok(())
+    }
+
     /// It is at something else, and nothing is wrong.
     pub(super) fn enter(&self, phase: Phase) {
-        let mut shown = self.shown();
-        (shown.code, shown.reason) = (None, None);
-        shown.enter(phase);
+        self.shown().enter(phase, None);
     }
 
     /// It is at something else because of what a person should know.
     pub(super) fn enter_because(&self, phase: Phase, code: &str, reason: &str) {
-        let mut shown = self.shown();
-        (shown.code, shown.reason) = (Some(code.to_owned()), Some(reason.to_owned()));
-        shown.enter(phase);
+        self.shown().enter(phase, Some((code.to_owned(), reason.to_owned())));
     }
 
     /// How far its feed is. Answers whether more is retained than may be, when that is news.
     pub(super) fn progressed(&self, progress: Progress) -> Option<bool> {
         let mut shown = self.shown();
-        let over = self.spec.max_retained_bytes.zip(progress.retained_bytes).is_some_and(|(max, kept)| kept > max);
+        // What is not known yet is no reason to believe that it is less.
+        let over = match progress.retained_bytes {
+            Some(retained) => self.spec.max_retained_bytes.is_some_and(|max| retained > max),
+            None => shown.over_budget,
+        };
         let is_news = over != shown.over_budget;
         shown.over_budget = over;
-        shown.progress = progress;
-        let phase = shown.phase;
-        shown.enter(phase);
+        let (stops, rereads) = shown.progressed(progress, std::time::Instant::now());
+        self.counts.table_stops.fetch_add(stops, Ordering::Relaxed);
+        self.counts.table_rereads.fetch_add(rereads, Ordering::Relaxed);
         is_news.then_some(over)
     }
 
@@ -172,6 +193,11 @@ impl Source {
         let Progress { confirmed, tables, .. } = self.shown().progress.clone();
         self.progressed(Progress { confirmed, tables, ..found });
         self.shown().over_budget
+    }
+
+    /// These tables have rows here, and the feed does not know them. Answers those of which that is news.
+    pub(super) fn miss(&self, missing: BTreeSet<String>) -> Vec<String> {
+        self.shown().miss(missing)
     }
 
     /// A change that the database committed then is durable.
@@ -183,24 +209,42 @@ impl Source {
         self.shown().last_repair = Some(repair);
     }
 
-    pub(super) fn status(&self) -> SourceStatus {
+    /// How one of its tables fares.
+    pub(super) fn table(&self, name: &str, counters: Option<&Counters>) -> Option<SourceTable> {
+        let mut table = self.shown().tables().into_iter().find(|table| table.table == name)?;
+        count_events(&mut table, counters);
+        Some(table)
+    }
+
+    /// Which tables it captures.
+    pub(super) fn selection(&self) -> SourceSelection {
+        let selection = &self.spec.selection;
+        match self.shown().selected.clone() {
+            Some(Selected { tables, exclude }) => SourceSelection { tables, exclude, is_chosen: true },
+            None => SourceSelection {
+                tables: selection.tables.clone(),
+                exclude: selection.exclude.clone(),
+                is_chosen: false,
+            },
+        }
+    }
+
+    pub(super) fn status(&self, counters: Option<&Counters>) -> SourceStatus {
+        let selection = self.selection();
         let shown = self.shown();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let table = |table: &cdc_sources::TableProgress| SourceTable {
-            table: table.table.clone(),
-            state: match table.state {
-                TableState::Waiting => SourceTableState::Waiting,
-                TableState::Reading | TableState::Rereading => SourceTableState::Reading,
-                TableState::Paused | TableState::Stopped | TableState::Following => SourceTableState::Following,
-            },
-            rows_read: table.rows_read,
+        let mut tables = shown.tables();
+        tables.iter_mut().for_each(|table| count_events(table, counters));
+        let (code, reason) = match &shown.because {
+            Some((code, reason)) => (Some(code.clone()), Some(reason.clone())),
+            None => self.still_over_budget(&shown).unzip(),
         };
         SourceStatus {
             name: self.name().to_owned(),
             kind: self.spec.kind().as_str(),
             state: shown.state,
-            code: shown.code.clone(),
-            reason: shown.reason.clone(),
+            code,
+            reason,
             since_ms: shown.since_ms,
             position: SourcePlace {
                 committed: shown.progress.confirmed.clone(),
@@ -211,7 +255,8 @@ impl Source {
             retained_budget: self.spec.max_retained_bytes,
             over_budget: shown.over_budget,
             commit_delay_ms: shown.newest_commit_ms.map(|committed| now_ms().saturating_sub(committed)),
-            tables: shown.progress.tables.iter().map(table).collect(),
+            selection,
+            tables,
             events: count(&self.counts.events),
             transactions: count(&self.counts.transactions),
             portions: count(&self.counts.portions),
@@ -220,10 +265,27 @@ impl Source {
         }
     }
 
+    /// Why it follows although more is retained than it stops for: somebody resumed it.
+    fn still_over_budget(&self, shown: &Shown) -> Option<(String, String)> {
+        let follows = matches!(shown.state, SourceState::Reading | SourceState::Following | SourceState::Repairing);
+        if !(shown.over_budget && follows && self.spec.on_max_retained == OnMaxRetained::Stop) {
+            return None;
+        }
+        let budget = self.spec.max_retained_bytes.unwrap_or_default();
+        let reason = format!(
+            "the database keeps more log for the source than max-retained-bytes ({budget}) allows; it follows until that \
+             is less, and stops when it is more again"
+        );
+        Some((super::budget::OVER.to_owned(), reason))
+    }
+
     pub(super) fn figures(&self) -> SourceFigures {
         let shown = self.shown();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let state = SourceState::ALL.iter().position(|state| *state == shown.state).unwrap_or_default();
+        let all = shown.tables();
+        let in_state = |state: SourceTableState| all.iter().filter(|table| table.state == state).count() as u64;
+        let tables = SourceTableState::ALL.map(|state| (state.as_str(), in_state(state)));
         SourceFigures {
             name: self.name().to_owned(),
             state: u8::try_from(state).unwrap_or_default(),
@@ -235,29 +297,19 @@ impl Source {
             portions: count(&self.counts.portions),
             reconnects: count(&self.counts.reconnects),
             rows_read: count(&self.counts.rows_read),
+            tables,
+            table_stops: count(&self.counts.table_stops),
+            table_rereads: count(&self.counts.table_rereads),
             delay: self.delay.clone(),
         }
     }
 }
 
-impl Shown {
-    fn enter(&mut self, phase: Phase) {
-        self.phase = phase;
-        let reads = || self.progress.tables.iter().any(|table| table.state != TableState::Following);
-        let state = match phase {
-            Phase::Starting => SourceState::Starting,
-            Phase::Open if reads() => SourceState::Reading,
-            Phase::Open => SourceState::Following,
-            Phase::Repairing => SourceState::Repairing,
-            Phase::Reconnecting => SourceState::Reconnecting,
-            Phase::Paused => SourceState::Paused,
-            Phase::Stopped => SourceState::Stopped,
-        };
-        if state != self.state {
-            self.state = state;
-            self.since_ms = now_ms();
-        }
-    }
+fn count_events(table: &mut SourceTable, counters: Option<&Counters>) {
+    let Some(counters) = counters else { return };
+    // By name, ascending.
+    let found = counters.tables.binary_search_by(|count| (*count.table).cmp(&table.table));
+    table.events = Some(found.map_or(0, |at| counters.tables[at].by_operation.iter().sum()));
 }
 
 /// Now, in ms since 1970.
