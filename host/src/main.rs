@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use cdc_host::authoring::ComponentCommand;
 use cdc_host::config::{self, Check, EngineSettings, Environment, Invocation, Serve};
 use cdc_host::source::Farewell;
+use cdc_host::steering::Steering;
 use cdc_host::{app, authoring, check, guest, logging, sandbox, store, tail};
 
 /// The system's allocator costs a tenth of the service's time: what one thread allocates, another mostly frees.
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Component(command)) => finish(component(&command)),
         Ok(Invocation::Check(what)) => check_configured(&what),
         Ok(Invocation::DropSource(farewell)) => finish(drop_source(*farewell)),
+        Ok(Invocation::Steer(steering)) => finish(steer(steering)),
         Ok(Invocation::Verify(settings)) => verify(&settings),
     }
 }
@@ -162,6 +164,11 @@ fn check_configured(what: &Check) -> ExitCode {
 
 fn drop_source(farewell: Farewell) -> Result<(), String> {
     let said = runtime()?.block_on(farewell.say()).map_err(|error| error.to_string())?;
+    print(said.as_bytes())
+}
+
+fn steer(steering: Steering) -> Result<(), String> {
+    let said = runtime()?.block_on(steering.say()).map_err(|error| error.to_string())?;
     print(said.as_bytes())
 }
 

@@ -77,6 +77,7 @@ pub use key::RowKey;
 pub use limits::Limits;
 pub use line_splitter::{Line, LineSplitter};
 pub use names::{ComponentName, SourceName, SubscriptionId};
+pub use percent::path_segment;
 pub use problem::Problem;
 pub use problem_code::Code;
 pub use replay::{ReplayRequest, ReplayedTable, write_replay_report};

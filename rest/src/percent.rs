@@ -1,8 +1,16 @@
-//! Percent-decoding that refuses what is malformed instead of passing it on.
+//! Percent-decoding that refuses what is malformed instead of passing it on, and encoding for paths that answers name.
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// What stays as it is in a segment of a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A text as one segment of a path.
+pub fn path_segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
 
 /// Decodes `%XX` sequences; the outcome must be UTF-8. The error says what is wrong, to stand after "it".
 pub(crate) fn decode(text: &str) -> Result<Cow<'_, str>, &'static str> {
@@ -33,6 +41,15 @@ mod tests {
     fn sequences_are_decoded() {
         assert_eq!(decode("a%2Fb%20%C3%A9+").as_deref(), Ok("a/b é+"));
         assert_eq!(decode("é").as_deref(), Ok("é"));
+    }
+
+    #[test]
+    fn a_segment_decodes_to_what_it_was() {
+        for text in ["public.users", "a/b %é~"] {
+            let segment = path_segment(text);
+            assert!(!segment.contains('/'), "{segment}");
+            assert_eq!(decode(&segment).as_deref(), Ok(text));
+        }
     }
 
     #[test]

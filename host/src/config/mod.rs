@@ -31,6 +31,7 @@ pub use value::{Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB};
 
 use crate::authoring::ComponentCommand;
 use crate::source::{Farewell, SourceSpec, SourceUrl};
+use crate::steering::{OneSource, OneTable, Selection, SourceOrTable, Steer, Steering, SteeringCommand};
 use crate::tail::TailSettings;
 use file::ConfigFile;
 use resolve::Key;
@@ -62,6 +63,8 @@ pub enum Invocation {
     Check(Check),
     /// Remove what a source has left in its database and here.
     DropSource(Box<Farewell>),
+    /// Ask a running service to do something with a source.
+    Steer(Steering),
 }
 
 /// What `cdc check` runs with.
@@ -127,6 +130,20 @@ struct CheckSettings {
 /// What `cdc source` does.
 #[derive(Subcommand)]
 enum SourceCommand {
+    /// Show how a source fares, or one of its tables
+    Show(Configured<Steer<SourceOrTable>>),
+    /// Follow a source, or one of its tables, no further until it is resumed
+    Pause(Configured<Steer<SourceOrTable>>),
+    /// Go on with a source, or read one of its tables anew and follow it again
+    Resume(Configured<Steer<SourceOrTable>>),
+    /// Read all tables of a source anew, and mend what differs
+    Repair(Configured<Steer<OneSource>>),
+    /// Read one table of a source anew, and mend what differs
+    Reread(Configured<Steer<OneTable>>),
+    /// Remove a table's rows here, and capture it no longer until it is resumed
+    DropTable(Configured<Steer<OneTable>>),
+    /// Choose which tables a source captures, in place of what the configuration says
+    Select(Configured<Steer<Selection>>),
     /// Drop the slot that a source has left in its database, and forget how far it was read
     Drop(Configured<DropSettings>),
 }
@@ -171,6 +188,7 @@ Examples:
   cdc serve --print-config                            what is configured, and where
   cdc tail --table users --operation UPDATE           follow the changes of one table
   cdc tail --from-start --json --once | jq .table     all events as JSON lines
+  cdc source reread shop public.users                 read one table of a database anew
   cdc verify --data ./cdc-data                        check a data folder offline
   cdc component check filter.wasm                     whether a component can be a subscriber
   cdc engine engine.wasm                              take the engine component out
@@ -198,7 +216,7 @@ enum CliCommand {
     Engine(EngineSettings),
     /// Tell what is missing before sources and sinks work, with what to run
     Check(Configured<CheckSettings>),
-    /// What the databases keep for sources
+    /// Show and steer sources and their tables, or give one up
     #[command(subcommand)]
     Source(SourceCommand),
     /// For authors of subscribers: check a component, run it on events, print the contract
@@ -282,8 +300,21 @@ where
             Invocation::Check(Check { declared, names, json })
         }
         CliCommand::Source(command) => {
-            let SourceCommand::Drop(arguments) = command;
             let flags = flags.subcommand().map_or(&none, |(_, flags)| flags);
+            let steer = |config: Option<PathBuf>, command: SteeringCommand| {
+                let asked = resolve::resolve(flags, environment, &file(config)?, &keys)?.settings;
+                Ok(Invocation::Steer(Steering { command, asked }))
+            };
+            let arguments = match command {
+                SourceCommand::Show(of) => return steer(of.config, SteeringCommand::Show(of.settings.what)),
+                SourceCommand::Pause(of) => return steer(of.config, SteeringCommand::Pause(of.settings.what)),
+                SourceCommand::Resume(of) => return steer(of.config, SteeringCommand::Resume(of.settings.what)),
+                SourceCommand::Repair(of) => return steer(of.config, SteeringCommand::Repair(of.settings.what)),
+                SourceCommand::Reread(of) => return steer(of.config, SteeringCommand::Reread(of.settings.what)),
+                SourceCommand::DropTable(of) => return steer(of.config, SteeringCommand::DropTable(of.settings.what)),
+                SourceCommand::Select(of) => return steer(of.config, SteeringCommand::Select(of.settings.what)),
+                SourceCommand::Drop(arguments) => arguments,
+            };
             let file = file(arguments.config)?;
             let DataFolder { data } = resolve::resolve(flags, environment, &file, &keys)?.settings;
             let DropSettings { name, url, only_here, folder: _ } = arguments.settings;

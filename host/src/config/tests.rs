@@ -362,6 +362,30 @@ fn check_and_drop_know_the_sources_of_the_file() {
 }
 
 #[test]
+fn sources_are_steered_over_the_service_that_is_followed_too() {
+    let file = Some("[tail]\nurl = \"http://there:1\"\n[sources.shop]\nurl = \"postgres://${SECRET}@h/d\"\n");
+    let steered = |arguments: &[&str], variables: &[(&str, &str)]| match invoke(arguments, variables, file) {
+        Ok(Invocation::Steer(steering)) => steering,
+        other => panic!("not steered: {other:?}"),
+    };
+    let reread = steered(&["source", "reread", "shop", "public.users"], &[]);
+    let one = OneTable { name: "shop".to_owned(), table: "public.users".to_owned() };
+    assert_eq!(reread.command, SteeringCommand::Reread(one));
+    assert_eq!((reread.asked.url.to_string().as_str(), reread.asked.json), ("http://there:1/", false));
+    let show = steered(&["source", "show", "shop", "--json"], &[("CDC_TAIL_URL", "http://elsewhere:2")]);
+    assert_eq!(show.command, SteeringCommand::Show(SourceOrTable { name: "shop".to_owned(), table: None }));
+    assert_eq!((show.asked.url.to_string().as_str(), show.asked.json), ("http://elsewhere:2/", true));
+    let select =
+        steered(&["source", "select", "shop", "--tables", "a.*", "b.*", "--exclude=a.x", "--url=http://h"], &[]);
+    assert_eq!(select.asked.url.to_string(), "http://h/");
+    assert!(matches!(select.command, SteeringCommand::Select(choice) if choice.tables == ["a.*", "b.*"]));
+    assert!(matches!(steered(&["source", "select", "shop", "--reset"], &[]).command, SteeringCommand::Select(_)));
+    for wrong in [&["source", "reread", "shop"][..], &["source", "select", "shop"], &["source", "pause"]] {
+        invoke(wrong, &[], file).expect_err("it lacks something");
+    }
+}
+
+#[test]
 fn the_engine_goes_to_a_file_or_to_stdout() {
     let file = |arguments: &[&str]| match invoke(arguments, &[], None) {
         Ok(Invocation::Engine(settings)) => settings.file,

@@ -1,9 +1,9 @@
 //! Why a source, or one of its tables, cannot go on, and what is done about it: the one place that decides that.
 
+use cdc_rest::path_segment;
 use cdc_sources::{FeedError, Remedy};
 
 use super::door::Blamed;
-use super::spec::encoded;
 use crate::ingest::{FollowError, IngestError};
 use crate::sandbox::{Refusal, RefusalCode};
 use crate::store::StoreError;
@@ -89,7 +89,7 @@ impl Failure {
         let message = format!(
             "{message}; the table's rows here stay as they were. What helps: {remedy}; then POST \
              /sources/{source}/tables/{}/reread takes the table up again",
-            encoded(table)
+            path_segment(table)
         );
         Self::Table { table: table.to_owned(), code: code.to_owned(), message }
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use cdc_rest::{LastRepair, SourceState, SourceTable, SourceTableState};
+use cdc_rest::{LastRepair, SourceState, SourceTable, SourceTableState, path_segment};
 use cdc_sources::{Progress, TableProgress, TableState};
 
 use super::kept::{Held, Kept, Selected, Why};
@@ -203,7 +203,7 @@ impl Shown {
              not see it, or the publication lacks it. Its rows here stay as they were; POST /sources/{}/tables/{}/drop \
              removes them",
             self.name,
-            super::spec::encoded(table)
+            path_segment(table)
         );
         plain(table, SourceTableState::Stopped, Some(Why::new(MISSING, message)))
     }

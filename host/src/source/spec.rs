@@ -169,7 +169,7 @@ fn with_password(url: &str, password: &str) -> String {
 }
 
 /// Percent-encoded, but for letters and digits.
-pub(super) fn encoded(text: &str) -> String {
+fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

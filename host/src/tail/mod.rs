@@ -4,7 +4,6 @@
 //! cannot show, because retention was faster or the log went back, it says on stderr. Events go to stdout: with
 //! `--json` byte for byte as the service sent them, else as lines for people.
 
-mod client;
 mod follow;
 mod line;
 mod page;
@@ -14,9 +13,10 @@ mod tests;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
+pub(crate) use settings::{DEFAULT_URL, service_url};
 pub use settings::{TailServer, TailSettings};
 
-use client::{Answer, Service};
+use crate::client::{Answer, Service};
 use follow::{Follower, Next, Setback};
 use line::Style;
 use page::{Event, Page, Problem};

@@ -5,6 +5,9 @@ use std::time::Duration;
 use clap::Args;
 use http::Uri;
 
+/// Where a service is, unless another place is named.
+pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8002";
+
 /// What `cdc tail` runs with.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct TailSettings {
@@ -50,7 +53,7 @@ pub struct TailSettings {
 #[command(next_help_heading = "Service ([tail] in the file)")]
 pub struct TailServer {
     /// Service to follow
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8002", value_parser = service_url)]
+    #[arg(long, value_name = "URL", default_value = DEFAULT_URL, value_parser = service_url)]
     pub url: Uri,
 
     /// Time between asking for news, in ms
@@ -65,7 +68,7 @@ fn operation(text: &str) -> Result<String, String> {
     }
 }
 
-fn service_url(text: &str) -> Result<Uri, String> {
+pub(crate) fn service_url(text: &str) -> Result<Uri, String> {
     let parsed = text.parse::<Uri>().ok();
     let usable = |uri: &Uri| {
         let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));

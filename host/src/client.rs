@@ -1,10 +1,11 @@
-//! Asks the service, over one connection that is kept open between the requests.
+//! Asks a running service, over one connection that is kept open between the requests: for commands that are no service
+//! themselves.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -15,20 +16,20 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// An answer, whatever its status.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) retry_after: Option<Duration>,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Bytes,
 }
 
 /// A service.
-pub(super) struct Service {
+pub(crate) struct Service {
     base: Uri,
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<HttpConnector, Full<Bytes>>,
 }
 
 impl Service {
-    pub(super) fn new(base: Uri) -> Self {
+    pub(crate) fn new(base: Uri) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
@@ -37,21 +38,30 @@ impl Service {
     }
 
     /// The URL as it was given, for messages.
-    pub(super) fn url(&self) -> &Uri {
+    pub(crate) fn url(&self) -> &Uri {
         &self.base
     }
 
     /// Gets what is at a path, or says why there is no answer.
-    pub(super) async fn get(&self, path: &str) -> Result<Answer, String> {
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(path)).await {
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, String> {
+        self.ask(Method::GET, path, None).await
+    }
+
+    /// Asks for something at a path, with a body in JSON, or says why there is no answer.
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Answer, String> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
         }
     }
 
-    async fn exchange(&self, path: &str) -> Result<Answer, String> {
+    async fn exchange(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Answer, String> {
         let url = format!("{}{path}", self.base.to_string().trim_end_matches('/'));
-        let request = Request::get(url).header(header::ACCEPT, "application/json").body(Empty::new());
+        let mut request = Request::builder().method(method).uri(url).header(header::ACCEPT, "application/json");
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body.unwrap_or_default()));
         let request = request.map_err(|error| error.to_string())?;
         let answer = self.client.request(request).await.map_err(|error| innermost(&error))?;
         let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
