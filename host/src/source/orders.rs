@@ -1,7 +1,7 @@
 //! What is asked of a source's single tables, and which tables it captures: noted durably, and then the feed is opened
 //! anew with it. A source that rests takes it up when it goes on.
 
-use cdc_rest::{SourceName, SourceSelection, SourceTable, SourceTableState, TableAction, TableChoice};
+use cdc_rest::{SourceName, SourceSelection, SourceState, SourceTable, SourceTableState, TableAction, TableChoice};
 
 use super::error::SourceError;
 use super::kept::{Held, Kept, Selected, Why};
@@ -31,6 +31,10 @@ impl Sources {
         };
         if let Some(hint) = objection(state, action) {
             return Err(SourceError::WrongTable { table: table.to_owned(), state, hint });
+        }
+        if action == TableAction::Reread && kept.is_repairing {
+            let hint = "every table is read anew already";
+            return Err(SourceError::WrongState { name: name.clone(), state: SourceState::Repairing, hint });
         }
         source.change(&mut kept, &self.ingest, |kept| order(kept, table, action)).await?;
         tracing::info!(source = source.name(), table, "somebody asked to {} the table", action.as_str());

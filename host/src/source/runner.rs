@@ -23,7 +23,7 @@ use crate::store::{Store, StoreError};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The same where a login was refused: half of it at least.
+/// The same where a login was refused; half of it is the shortest.
 const FIRST_SLOW_PAUSE: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(60) };
 const LONGEST_SLOW_PAUSE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(300) };
 /// How often a database is looked at whose source is paused or stopped.
@@ -218,9 +218,13 @@ impl Backoff {
         self.of(FIRST_PAUSE, LONGEST_PAUSE, random)
     }
 
-    /// The next pause where asking often does harm.
+    /// The next pause where asking often does harm. Asking once more does none, and what was changed in the database may
+    /// have been changed here too by now.
     fn next_slow(&mut self, random: u64) -> Duration {
-        self.of(FIRST_SLOW_PAUSE, LONGEST_SLOW_PAUSE, random)
+        if self.failures == 0 {
+            return self.next(random);
+        }
+        self.of(FIRST_SLOW_PAUSE / 2, LONGEST_SLOW_PAUSE, random)
     }
 
     fn of(&mut self, first: Duration, longest: Duration, random: u64) -> Duration {
@@ -240,6 +244,15 @@ fn rand_u64() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_that_is_refused_is_tried_once_more_and_then_slowly() {
+        let mut backoff = Backoff::default();
+        assert!(backoff.next_slow(7) <= FIRST_PAUSE);
+        let pauses: Vec<_> = (0..9).map(|_| backoff.next_slow(0)).collect();
+        assert!(pauses.is_sorted() && pauses[0] >= FIRST_SLOW_PAUSE / 2, "{pauses:?}");
+        assert_eq!(pauses[8], LONGEST_SLOW_PAUSE / 2);
+    }
 
     #[test]
     fn pauses_double_up_to_half_a_minute_and_begin_anew_after_a_success() {

@@ -333,7 +333,7 @@ impl<'a> Session<'a> {
             self.listed = listed;
             self.look_for_missing_at = Some(now + MISSING_AFTER);
         }
-        if self.look_for_missing_at.is_some_and(|at| at <= now) && self.in_flight.len() == 0 {
+        if self.look_for_missing_at.is_some_and(|at| at <= now) {
             self.look_for_missing_at = None;
             behind::look(self.runner, self.listed.clone()).await?;
         }

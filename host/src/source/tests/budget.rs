@@ -22,14 +22,30 @@ async fn a_budget_of_retained_log_warns_stops_or_drops_the_slot() {
         let status = stage.until("over budget", |status| status.over_budget && status.state == state).await;
         assert_eq!((status.code.as_deref(), status.retained_budget), (code, Some(1_000)), "{policy:?}");
         assert_eq!(stage.script.slots_dropped(), dropped);
-        // Resumed, it may catch up: it stops again only when it has been within its budget before.
-        if policy == OnMaxRetained::Stop {
-            stage.script.add_scene(Ok(vec![portion("a", Vec::new())]));
-            stage.sources.resume(&Stage::name()).await.unwrap();
-            stage.until_confirmed("a").await;
-            stage.until_state(SourceState::Following).await;
-        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_resumed_above_its_budget_follows_until_it_is_below_and_then_the_budget_counts() {
+    let spec = SourceSpec { max_retained_bytes: Some(1_000), on_max_retained: OnMaxRetained::Stop, ..spec() };
+    let stage = Stage::on(MemoryStore::new(), spec, Script::new(Vec::new()));
+    stage.until_state(SourceState::Following).await;
+    stage.script.set_progress(retaining(1_001));
+    let stopped = stage.until_state(SourceState::Stopped).await;
+    assert!(stopped.reason.unwrap().contains("POST /sources/shop/resume"));
+    // A feed does not know at once how much is retained.
+    stage.script.set_progress(following(&["users"]));
+    stage.script.add_scene(Ok(vec![portion("a", Vec::new())]));
+    stage.sources.resume(&Stage::name()).await.unwrap();
+    stage.until_confirmed("a").await;
+    stage.script.set_progress(retaining(2_000));
+    let status = stage.until("catching up", |status| status.retained_bytes == Some(2_000)).await;
+    assert_eq!((status.state, status.code.as_deref()), (SourceState::Following, Some("retained-budget")));
+    assert!(status.reason.unwrap().contains("follows until"));
+    stage.script.set_progress(retaining(1_000));
+    stage.until("below", |status| !status.over_budget && status.code.is_none()).await;
+    stage.script.set_progress(retaining(1_001));
+    stage.until_state(SourceState::Stopped).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

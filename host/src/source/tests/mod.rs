@@ -44,7 +44,11 @@ fn component() -> Component {
 }
 
 fn spec() -> SourceSpec {
-    SourceSpec::new(SourceName::parse(NAME).unwrap(), SourceUrl::parse("postgres://cdc:secret@h/d").unwrap())
+    let url = SourceUrl::parse("postgres://cdc:secret@h/d").unwrap();
+    let mut spec = SourceSpec::new(SourceName::parse(NAME).unwrap(), url);
+    // So are the tables of scripts named.
+    spec.selection.table_name = Some("{relation}".to_owned());
+    spec
 }
 
 fn door(store: &Arc<MemoryStore>) -> Ingest {

@@ -23,8 +23,15 @@ fn script_of(tables: &[Arc<Table>]) -> Arc<Script> {
     script
 }
 
-fn excluding(pattern: &str) -> SourceSpec {
+/// With tables named as they are by default.
+fn plain() -> SourceSpec {
     let mut spec = spec();
+    spec.selection.table_name = None;
+    spec
+}
+
+fn excluding(pattern: &str) -> SourceSpec {
+    let mut spec = plain();
     spec.selection.exclude = vec![pattern.to_owned()];
     spec
 }
@@ -33,7 +40,7 @@ fn excluding(pattern: &str) -> SourceSpec {
 async fn a_table_that_the_rules_leave_out_is_emptied_and_read_anew_should_it_come_again() {
     let [users, orders] = two();
     let store = MemoryStore::new();
-    let first = Stage::on(store.clone(), spec(), script_of(&[users.clone(), orders.clone()]));
+    let first = Stage::on(store.clone(), plain(), script_of(&[users.clone(), orders.clone()]));
     first.until_confirmed("a").await;
     assert_eq!(first.sources.stop(Duration::from_secs(10)).await, 0);
     drop(first);
@@ -49,7 +56,7 @@ async fn a_table_that_the_rules_leave_out_is_emptied_and_read_anew_should_it_com
     drop(second);
 
     let script = Script::new(vec![Ok(vec![portion("b", read(&orders, &["1"])), portion("c", Vec::new())])]);
-    let third = Stage::on(store, spec(), script);
+    let third = Stage::on(store, plain(), script);
     third.until_confirmed("c").await;
     assert_eq!(third.script.orders().reread["public.orders"].code, "left-out");
     assert_eq!((third.rows("public.orders").len(), third.kept().left_out.len()), (1, 0));
@@ -59,7 +66,7 @@ async fn a_table_that_the_rules_leave_out_is_emptied_and_read_anew_should_it_com
 async fn a_table_whose_name_here_is_another_one_by_now_is_emptied_under_its_old_name() {
     let [users, _] = two();
     let store = MemoryStore::new();
-    let first = Stage::on(store.clone(), spec(), script_of(&[users]));
+    let first = Stage::on(store.clone(), plain(), script_of(&[users]));
     first.until_confirmed("a").await;
     assert_eq!(first.sources.stop(Duration::from_secs(10)).await, 0);
     drop(first);
@@ -73,7 +80,7 @@ async fn a_table_whose_name_here_is_another_one_by_now_is_emptied_under_its_old_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_the_database_no_longer_shows_is_said_to_be_missing_and_keeps_its_rows() {
     let [users, orders] = two();
-    let stage = Stage::on(MemoryStore::new(), spec(), script_of(&[users.clone(), orders.clone()]));
+    let stage = Stage::on(MemoryStore::new(), plain(), script_of(&[users.clone(), orders.clone()]));
     stage.until_confirmed("a").await;
     stage.script.set_progress(following(&["public.users"]));
     let is_missing = |status: &SourceStatus| {
