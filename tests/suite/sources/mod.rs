@@ -3,6 +3,7 @@
 mod commands;
 mod mariadb;
 mod postgres;
+mod steering;
 
 use cdc_test_servers::Postgres;
 use cdc_tests::harness::{Launch, Server, until};

@@ -355,24 +355,43 @@ fn what_is_masked_never_reaches_the_log() {
 }
 
 #[test]
-fn what_the_service_cannot_take_stops_the_source_with_the_row_and_the_limit() {
+fn what_the_service_cannot_take_stops_its_table_with_the_row_and_the_limit() {
     let postgres = Postgres::start();
-    postgres.psql("postgres", &format!("{USERS} INSERT INTO users VALUES (1, 'Ada', 1);"));
+    postgres.psql(
+        "postgres",
+        &format!("{USERS} INSERT INTO users VALUES (1, 'Ada', 1); CREATE TABLE orders (id int PRIMARY KEY);"),
+    );
     let limit = |limit: &str| format!("[limits]\nmax-row-bytes = \"{limit}\"\n");
     let server = shop_with(&postgres, &limit("1KiB")).start();
     until_following(&server, "shop");
-    postgres
-        .psql("postgres", "INSERT INTO users VALUES (7, repeat('x', 2000), 1); INSERT INTO users VALUES (8, 'y', 1)");
-    let stopped = until_state(&server, "shop", "stopped");
+    postgres.psql(
+        "postgres",
+        "INSERT INTO users VALUES (7, repeat('x', 2000), 1); INSERT INTO users VALUES (8, 'y', 1); \
+         INSERT INTO orders VALUES (1)",
+    );
+    // The others go on.
+    until_equal(&server, &postgres, "public.orders", &["id"]);
+    let until_table = |server: &Server, state: &str| {
+        until(&format!("users to be {state}"), || {
+            let table = server.get("/sources/shop/tables/public.users").expect(200).json();
+            (table["state"] == state).then_some(table)
+        })
+    };
+    let stopped = until_table(&server, "stopped");
     assert_eq!(stopped["code"], "row-too-large", "{stopped}");
     let reason = stopped["reason"].as_str().unwrap();
     assert!(reason.contains("row 7 of table public.users") && reason.contains("1024"), "{reason}");
     assert_eq!(server.get("/data/public.users/8").status, 404, "nothing is skipped");
+    let status = until_following(&server, "shop");
+    assert_eq!(status["stoppedTables"], 1, "{status}");
     let launch = server.stop();
-    // A restart tries again, with what was changed.
+    // With what the reason says, the table is taken up again.
     let file = launch.data().beside("cdc.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace(&limit("1KiB"), &limit("4KiB"))).unwrap();
     let server = launch.start();
+    until_table(&server, "stopped");
+    server.post("/sources/shop/tables/public.users/reread", "").expect(200);
     until_equal(&server, &postgres, "public.users", &["id"]);
+    until_table(&server, "following");
 }
