@@ -16,6 +16,7 @@ pub mod mysql;
 pub mod postgres;
 pub mod rewrite;
 pub mod rules;
+mod tls;
 
 pub use change::{Action, Change, Checkpoint, Column, Kind, Portion, Step, Table};
 pub use check::{Finding, Severity};

@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use mysql_async::binlog::BinlogChecksumAlg;
-use mysql_async::binlog::events::Event;
-
 use super::bytes::{Bytes, Malformed};
 use super::catalog;
 use super::checkpoint::{Name, Reading};
 use super::connection::stop;
-use super::event::{self, Begin, RowsKind};
+use super::event::{self, Begin, Event, RowsKind};
 use super::follow::{Follower, repair};
 use super::form::{Form, FormProblem};
 use super::place::{Gtid, LogPlace, file_number};
@@ -42,40 +39,31 @@ pub(super) struct Group {
 
 impl Follower {
     pub(super) async fn apply(&mut self, event: &Event) -> Result<(), FeedError> {
-        let header = event.header();
-        let (kind, body) = (header.event_type_raw(), event.data());
-        if let Some(checksum) = event.checksum()
-            && self.group.as_ref().is_none_or(|group| !group.payload)
-            && kind != event::FORMAT_DESCRIPTION
-            && checksum != event.calc_checksum(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32).to_le_bytes()
-        {
-            let message = format!("an event's checksum is wrong at {}: it was damaged on its way", self.place);
-            return Err(FeedError { remedy: Remedy::Retry, code: "checksum", message, source: None });
-        }
-        let flags = header.flags_raw();
-        let real = header.log_pos() > 0 && flags & event::ARTIFICIAL == 0;
+        let Event { timestamp, kind, flags, .. } = *event;
+        let body: &[u8] = &event.body;
+        let real = event.end > 0 && flags & event::ARTIFICIAL == 0;
         let end = LogPlace {
             file: self.file.clone(),
-            offset: if real { extend(self.place.offset, header.log_pos()) } else { self.place.offset },
+            offset: if real { extend(self.place.offset, event.end) } else { self.place.offset },
         };
         match kind {
-            event::ROTATE => self.rotate(body, flags & event::ARTIFICIAL != 0 || header.log_pos() == 0)?,
-            event::FORMAT_DESCRIPTION => self.file_begins(header.timestamp(), real.then_some(end))?,
+            event::ROTATE => self.rotate(body, flags & event::ARTIFICIAL != 0 || event.end == 0)?,
+            event::FORMAT_DESCRIPTION => self.file_begins(timestamp, real.then_some(end))?,
             event::HEARTBEAT => {
                 let name = event::heartbeat(body);
-                if self.group.is_none() && header.log_pos() > 0 && file_number(&name) >= file_number(&self.place.file) {
+                if self.group.is_none() && event.end > 0 && file_number(&name) >= file_number(&self.place.file) {
                     let offset = if name == self.place.file { self.place.offset } else { 0 };
-                    self.move_to(LogPlace { offset: extend(offset, header.log_pos()), file: name });
+                    self.move_to(LogPlace { offset: extend(offset, event.end), file: name });
                 }
             }
             event::MARIADB_GTID => {
-                let begin = event::mariadb_gtid(body, header.server_id()).map_err(|problem| self.malformed(problem))?;
-                self.begin(begin, header.timestamp());
+                let begin = event::mariadb_gtid(body, event.server).map_err(|problem| self.malformed(problem))?;
+                self.begin(begin, timestamp);
             }
             event::GTID | event::ANONYMOUS_GTID => {
                 let begin = event::mysql_gtid(body, kind == event::ANONYMOUS_GTID);
                 let begin = begin.map_err(|problem| self.malformed(problem))?;
-                self.begin(begin, header.timestamp());
+                self.begin(begin, timestamp);
             }
             event::QUERY | event::QUERY_COMPRESSED => {
                 let (database, text) = event::query(body, kind).map_err(|problem| self.malformed(problem))?;
@@ -95,13 +83,9 @@ impl Follower {
                 }
                 self.payload_end = Some(end);
             }
-            event::PARTIAL_UPDATE_ROWS => {
-                let message = "the log holds only the changed parts of JSON values; run SET GLOBAL \
-                    binlog_row_value_options = '', and let sessions that are open reconnect; then ask for a repair";
-                return Err(stop("partial-json", message.to_owned()));
-            }
             event::TAGGED_GTID => {
-                return Err(stop("gtid", "transactions have tagged GTIDs, which are not supported".to_owned()));
+                let begin = event::tagged_gtid(body).map_err(|problem| self.malformed(problem))?;
+                self.begin(begin, timestamp);
             }
             event::INCIDENT => {
                 let message = format!(

@@ -78,6 +78,17 @@ impl<'a> Bytes<'a> {
         usize::try_from(number).map_err(|_| Malformed("a length"))
     }
 
+    /// A number of MySQL's serialization library: the ones at the low end of the first byte count the bytes that follow
+    /// it, and the other bits, the lowest first, are the number. (`libs/mysql/serialization/readme.md`.)
+    pub(super) fn varlen(&mut self) -> Result<u64, Malformed> {
+        let first = self.u8()?;
+        let more = first.trailing_ones();
+        let rest = self.uint(more as usize)?;
+        let low = u64::from(first).checked_shr(more + 1).unwrap_or(0);
+        // With eight bytes more nothing is left in the first, and their 64 bits are the number.
+        Ok(low | rest << 7_u32.saturating_sub(more))
+    }
+
     /// Bytes after their own length.
     pub(super) fn counted(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.packed()?;
@@ -89,4 +100,25 @@ impl<'a> Bytes<'a> {
 #[inline]
 pub(super) fn bit(map: &[u8], at: usize) -> bool {
     map.get(at / 8).is_some_and(|byte| byte & (1 << (at % 8)) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_serialization_library_say_how_long_they_are() {
+        // The examples of its documentation, and the borders.
+        for (bytes, number) in [
+            (&[0][..], 0),
+            (&[0xfe], 127),
+            (&[0x01, 0x02], 128),
+            (&[0xfb, 0xff, 0x07], 65_535),
+            (&[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], (1 << 56) - 1),
+            (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], u64::MAX),
+        ] {
+            assert_eq!(Bytes(bytes).varlen(), Ok(number), "{bytes:x?}");
+            assert!(Bytes(&bytes[..bytes.len() - 1]).varlen().is_err());
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::feed::{FeedError, Remedy};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a session needs so that answers mean the same as the log: no conversion of text, times in UTC, nothing padded.
-const SESSION: &str = "SET SESSION time_zone = '+00:00', SESSION character_set_results = NULL, SESSION sql_mode = '', \
+pub(super) const SESSION: &str = "SET SESSION time_zone = '+00:00', SESSION character_set_results = NULL, SESSION sql_mode = '', \
     SESSION net_write_timeout = 3600, SESSION net_read_timeout = 3600, SESSION wait_timeout = 86400";
 
 /// What the server is.

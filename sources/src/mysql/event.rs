@@ -1,8 +1,10 @@
 //! The events of a binary log that matter here, taken apart.
 //!
 //! Sources: MariaDB's knowledge base, "Replication Protocol" (GTID_EVENT, QUERY_COMPRESSED_EVENT, rows events), and
-//! MySQL's documentation of its source, `libs/mysql/binlog/event` (GTID_LOG_EVENT, TABLE_MAP_EVENT, rows events).
-//! Not here: values of rows, which is [`super::row`], and text of statements, which is [`super::statement`].
+//! MySQL's documentation of its source, `libs/mysql/binlog/event` (GTID_LOG_EVENT, GTID_TAGGED_LOG_EVENT,
+//! TABLE_MAP_EVENT, rows events) and `libs/mysql/serialization/readme.md` (the form of GTID_TAGGED_LOG_EVENT).
+//! Not here: values of rows, which is [`super::row`], text of statements, which is [`super::statement`], and how events
+//! come from the server, with checksums and compressed transactions, which is [`super::stream`].
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -10,7 +12,7 @@ use std::io::Read;
 use flate2::read::{DeflateDecoder, ZlibDecoder};
 
 use super::bytes::{Bytes, Malformed};
-use super::place::Gtid;
+use super::place::{Gtid, Source, Tag};
 
 pub(super) const QUERY: u8 = 2;
 pub(super) const ROTATE: u8 = 4;
@@ -28,6 +30,36 @@ pub(super) const TRANSACTION_PAYLOAD: u8 = 40;
 pub(super) const TAGGED_GTID: u8 = 42;
 pub(super) const MARIADB_GTID: u8 = 162;
 pub(super) const QUERY_COMPRESSED: u8 = 165;
+
+/// How many bytes come before an event's body.
+pub(super) const HEADER_BYTES: usize = 19;
+
+/// One event: its header, and its body without a checksum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    /// In seconds since 1970.
+    pub(super) timestamp: u32,
+    pub(super) kind: u8,
+    /// The server that wrote it first.
+    pub(super) server: u32,
+    /// The lower four bytes of where it ends in its file; 0 if it is in none, or inside a compressed transaction.
+    pub(super) end: u32,
+    pub(super) flags: u16,
+    pub(super) body: bytes::Bytes,
+}
+
+impl Event {
+    /// Reads an event whose bytes are all there.
+    pub(super) fn read(whole: &bytes::Bytes) -> Result<Event, Malformed> {
+        let mut bytes = Bytes(whole);
+        let (timestamp, kind, server) = (bytes.u32()?, bytes.u8()?, bytes.u32()?);
+        let (length, end, flags) = (bytes.u32()?, bytes.u32()?, bytes.u16()?);
+        if length as usize != whole.len() {
+            return Err(Malformed("an event's length"));
+        }
+        Ok(Event { timestamp, kind, server, end, flags, body: whole.slice(HEADER_BYTES..) })
+    }
+}
 
 /// Flags of an event's header: the server made it up for this connection; whoever does not know it may skip it.
 pub(super) const ARTIFICIAL: u16 = 0x20;
@@ -100,7 +132,57 @@ pub(super) fn mysql_gtid(body: &[u8], anonymous: bool) -> Result<Begin, Malforme
     if bytes.u8() == Ok(2) && bytes.take(16).is_ok() {
         committed_at_ms = bytes.uint(7).ok().map(|micros| (micros & !(1 << 55)) / 1000);
     }
-    let gtid = if anonymous { Gtid::None } else { Gtid::MySql { server, number } };
+    let gtid = if anonymous { Gtid::None } else { Gtid::MySql { source: Source::untagged(server), number } };
+    Ok(Begin { gtid, committed_at_ms, standalone: None, prepares: None, completes: false })
+}
+
+/// GTID_TAGGED_LOG_EVENT of MySQL (8.3 and later): a message of its serialization library. That is the version, the
+/// size, the last field that must be understood, and fields with their numbers, all as [`Bytes::varlen`]: 0 flags, 1
+/// the server's UUID (each byte a number), 2 the transaction's number (signed), 3 the tag, 4 and 5 logical clocks
+/// (signed), 6 the time of the commit in µs, and others that say nothing here.
+pub(super) fn tagged_gtid(body: &[u8]) -> Result<Begin, Malformed> {
+    /// The last field that servers of 9.x know: a ticket of group commits.
+    const LAST_KNOWN: u64 = 11;
+    let mut bytes = Bytes(body);
+    if bytes.varlen()? != 1 {
+        return Err(Malformed("a tagged GTID of a later version"));
+    }
+    bytes.varlen()?;
+    if bytes.varlen()? > LAST_KNOWN {
+        return Err(Malformed("a tagged GTID with what must be understood and is not known"));
+    }
+    let (mut uuid, mut number, mut tag, mut committed_at_ms) = (None, None, Tag::default(), None);
+    while !bytes.is_empty() {
+        match bytes.varlen()? {
+            0 => {
+                bytes.varlen()?;
+            }
+            1 => {
+                let mut whole = [0; 16];
+                for byte in &mut whole {
+                    *byte = u8::try_from(bytes.varlen()?).map_err(|_| Malformed("a UUID"))?;
+                }
+                uuid = Some(whole);
+            }
+            // Signed numbers have their sign in the lowest bit.
+            2 => number = Some(bytes.varlen()?).filter(|number| number & 1 == 0).map(|number| number >> 1),
+            3 => {
+                let length = usize::try_from(bytes.varlen()?).map_err(|_| Malformed("a tag's length"))?;
+                tag = Tag::read(bytes.take(length)?).ok_or(Malformed("a tag"))?;
+            }
+            4 | 5 => {
+                bytes.varlen()?;
+            }
+            6 => {
+                committed_at_ms = Some(bytes.varlen()? / 1000);
+                break;
+            }
+            // Fields come in the order of their numbers, so there is none of the above behind it.
+            _ => break,
+        }
+    }
+    let (Some(uuid), Some(number)) = (uuid, number) else { return Err(Malformed("a tagged GTID without a name")) };
+    let gtid = Gtid::MySql { source: Source { uuid, tag }, number };
     Ok(Begin { gtid, committed_at_ms, standalone: None, prepares: None, completes: false })
 }
 
@@ -162,6 +244,8 @@ pub(super) struct Rows<'a> {
     pub(super) present: &'a [u8],
     /// For updates, the columns of the image after.
     pub(super) present_after: &'a [u8],
+    /// An image after may hold the changed parts of JSON values only: `PARTIAL_UPDATE_ROWS_EVENT`.
+    pub(super) partial: bool,
     pub(super) values: Cow<'a, [u8]>,
 }
 
@@ -174,6 +258,7 @@ pub(super) fn rows(kind: u8, body: &[u8]) -> Result<Option<Rows<'_>>, Malformed>
         30 => (RowsKind::Insert, true, false),
         31 => (RowsKind::Update, true, false),
         32 => (RowsKind::Delete, true, false),
+        PARTIAL_UPDATE_ROWS => (RowsKind::Update, true, false),
         166 => (RowsKind::Insert, false, true),
         167 => (RowsKind::Update, false, true),
         168 => (RowsKind::Delete, false, true),
@@ -193,7 +278,8 @@ pub(super) fn rows(kind: u8, body: &[u8]) -> Result<Option<Rows<'_>>, Malformed>
     let present = bytes.take(columns.div_ceil(8))?;
     let present_after = if action == RowsKind::Update { bytes.take(columns.div_ceil(8))? } else { present };
     let values = if compressed { decompress(bytes.0)? } else { Cow::Borrowed(bytes.0) };
-    Ok(Some(Rows { table_id, kind: action, columns, present, present_after, values }))
+    let partial = kind == PARTIAL_UPDATE_ROWS;
+    Ok(Some(Rows { table_id, kind: action, columns, present, present_after, partial, values }))
 }
 
 /// MariaDB's compressed part of an event or value: a byte (0x80, the method in three bits, and how many bytes the
@@ -267,6 +353,23 @@ mod tests {
         assert_eq!(begin.committed_at_ms, Some(1_700_000_000_123));
         assert_eq!(mysql_gtid(&body, true).unwrap().gtid, Gtid::None);
         assert_eq!(mysql_gtid(&body[..25], false).unwrap().committed_at_ms, None, "5.7 tells none");
+    }
+
+    #[test]
+    fn a_tagged_gtid_is_a_message_with_numbered_fields() {
+        // As MySQL 9.6.0 wrote it.
+        let body = bytes(
+            "02 78 00 00 00 02 aa ee 25 02 08 04 65 02 22 c5 03 c5 02 e1 02 9c c1 03 11 03 55 02 de ad 03 04 0c 06 0a 6d \
+             79 74 61 67 08 00 0a 04 0c 7f 1c f3 b8 14 24 4a 06 10 a1 04 12 43 0f 0b",
+        );
+        let begin = tagged_gtid(&body).unwrap();
+        assert_eq!(begin.gtid.to_string(), "55778904-0299-11f1-b1b8-4ef0c4956feb:mytag:3");
+        assert_eq!(begin.committed_at_ms, Some(1_770_368_687_207));
+        for end in 0..body.len() {
+            // Whatever is cut off: an error, or the name is whole; nowhere a panic.
+            let _ = tagged_gtid(&body[..end]);
+        }
+        assert!(tagged_gtid(&body[..30]).is_err());
     }
 
     #[test]

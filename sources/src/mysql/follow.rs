@@ -8,10 +8,9 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt};
-use mysql_async::binlog::events::Event;
+use futures_util::FutureExt;
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Sid};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::unconstrained;
@@ -22,9 +21,11 @@ use super::address::Address;
 use super::apply::Group;
 use super::checkpoint::{Name, Resume};
 use super::connection::{self, Server, failed, open, stop};
+use super::event::Event;
 use super::outlook::Outlook;
 use super::place::{LogPlace, Seen, file_number};
 use super::reading::{Chunk, Reader, Request, log_status};
+use super::stream::{From, LogStream, StreamError};
 use super::tables::{Active, Mapped, Tracked};
 use crate::change::{Checkpoint, Portion, Step};
 use crate::feed::{FeedError, Remedy};
@@ -39,7 +40,7 @@ pub(super) struct Follower {
     pub(super) rules: Arc<Rules>,
     rules_id: String,
     pub(super) server: Server,
-    stream: BinlogStream,
+    stream: LogStream,
     /// For what the information schema says.
     pub(super) catalog: Conn,
     portions: mpsc::Sender<Result<Portion, FeedError>>,
@@ -81,7 +82,7 @@ pub(super) struct Follower {
 
 /// What there is to do.
 enum Work {
-    Event(Option<Result<Event, mysql_async::Error>>),
+    Event(Option<Result<Event, StreamError>>),
     Chunk(Option<Result<Chunk, FeedError>>),
     Look,
     Room,
@@ -215,7 +216,7 @@ impl Follower {
                         self.take_chunk()?;
                     }
                 }
-                Work::Event(Some(Err(error))) => return Err(log_failed(error)),
+                Work::Event(Some(Err(error))) => return Err(self.stream_failed(error)),
                 Work::Event(None) => return Err(away("the server ended the log's connection")),
                 Work::Chunk(chunk) => self.chunk(chunk)?,
                 Work::Look => self.look().await?,
@@ -299,6 +300,29 @@ impl Follower {
     /// The place, or the events at it, have moved on.
     pub(super) fn moved(&mut self) {
         self.moved = true;
+    }
+
+    /// What it means that the next event can't be had.
+    fn stream_failed(&self, error: StreamError) -> FeedError {
+        let place = &self.place;
+        match error {
+            StreamError::Connection(error) => log_failed(error),
+            StreamError::Checksum => {
+                let message = format!(
+                    "an event's checksum is wrong after {place}: it was damaged on its way, or, if this comes again, in the \
+                     server's file, and then a repair is what helps"
+                );
+                FeedError { remedy: Remedy::Retry, code: "checksum", message, source: None }
+            }
+            StreamError::Malformed(problem) => self.malformed(problem),
+            StreamError::Payload(problem) => {
+                let message = format!(
+                    "the compressed transaction after {place} can't be unpacked: {problem}; run SET GLOBAL \
+                     binlog_transaction_compression = OFF, let sessions that are open reconnect, and ask for a repair"
+                );
+                repair("compressed", message)
+            }
+        }
     }
 
     fn resume(&self) -> Resume {
@@ -429,9 +453,7 @@ async fn request(
     server: &Server,
     options: &Options,
     start: &Start,
-) -> Result<BinlogStream, FeedError> {
-    let mut conn = open(address).await?;
-    let doing = |error| failed("asking for the log", error);
+) -> Result<LogStream, FeedError> {
     let heartbeat = options.heartbeat_ms.max(1).saturating_mul(1_000_000);
     let mut settings = format!("SET @master_heartbeat_period = {heartbeat}, @source_heartbeat_period = {heartbeat}");
     if server.mariadb {
@@ -446,26 +468,22 @@ async fn request(
         let (one, other) = (&uuid[..8], &uuid[8..12]);
         settings.push_str(&format!(", @slave_uuid = '{one}-{other}-4000-8000-{}'", &uuid[..12]));
     }
-    conn.query_drop(settings).await.map_err(doing)?;
-    let mut request = BinlogStreamRequest::new(server_id(options));
-    if server.gtid && !server.mariadb {
-        let text = start.seen.to_string();
-        let sids: Result<Vec<Sid<'static>>, _> =
-            text.split(',').filter(|part| !part.is_empty()).map(|part| part.parse::<Sid<'static>>()).collect();
-        let sids = sids.map_err(|error| doing(mysql_async::Error::Other(Box::new(error))))?;
-        request = request.with_gtid().with_gtid_set(sids);
-    } else if !server.gtid {
-        if start.place.offset > u64::from(u32::MAX) {
+    let from = if server.mariadb {
+        From::State
+    } else if server.gtid {
+        From::After(&start.seen)
+    } else {
+        let offset = u32::try_from(start.place.offset.max(4)).map_err(|_| {
             let message = format!(
                 "the position {} lies beyond 4 GiB in its file, where a server without global transaction identifiers \
                  can't be asked to begin; ask for a repair",
                 start.place
             );
-            return Err(repair("position", message));
-        }
-        request = request.with_filename(start.place.file.as_bytes()).with_pos(start.place.offset.max(4));
-    }
-    conn.get_binlog_stream(request).await.map_err(log_failed)
+            repair("position", message)
+        })?;
+        From::Place(&start.place.file, offset)
+    };
+    LogStream::open(address, &settings, server_id(options), from).await.map_err(log_failed)
 }
 
 /// The id to register with.

@@ -53,8 +53,10 @@ mod place;
 mod reading;
 mod row;
 mod statement;
+mod stream;
 mod table_map;
 mod tables;
+mod wire;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

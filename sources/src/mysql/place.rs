@@ -30,13 +30,56 @@ pub(super) fn file_number(file: &str) -> u64 {
     file.rsplit('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
+/// What a MySQL server puts before the number of a transaction that a session named with a tag (8.3 and later): up to 32
+/// lower-case letters, digits and underscores. The empty one is none.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Tag {
+    /// Zero after its end, so that the order is that of the text.
+    bytes: [u8; 32],
+}
+
+impl Tag {
+    /// None if these bytes are none of a tag. Upper case means the same as lower case.
+    pub(super) fn read(text: &[u8]) -> Option<Tag> {
+        let mut tag = Tag::default();
+        tag.bytes.get_mut(..text.len())?.copy_from_slice(text);
+        tag.bytes.make_ascii_lowercase();
+        let begins = text.first().is_none_or(|first| first.is_ascii_alphabetic() || *first == b'_');
+        (begins && text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')).then_some(tag)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        let end = self.bytes.iter().position(|&byte| byte == 0).unwrap_or(self.bytes.len());
+        std::str::from_utf8(&self.bytes[..end]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+/// Who counts transactions: a MySQL server, for each tag apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Source {
+    pub(super) uuid: [u8; 16],
+    pub(super) tag: Tag,
+}
+
+impl Source {
+    pub(super) fn untagged(uuid: [u8; 16]) -> Source {
+        Source { uuid, tag: Tag::default() }
+    }
+}
+
 /// The name of one transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gtid {
     /// MariaDB's: domain, server, sequence number.
     MariaDb { domain: u32, server: u32, sequence: u64 },
-    /// MySQL's: the server's UUID and a number.
-    MySql { server: [u8; 16], number: u64 },
+    /// MySQL's: a source and a number.
+    MySql { source: Source, number: u64 },
     /// The server gives none.
     None,
 }
@@ -46,8 +89,8 @@ pub(super) enum Gtid {
 pub(super) enum Seen {
     /// MariaDB: the last transaction of every domain.
     MariaDb(BTreeMap<u32, (u32, u64)>),
-    /// MySQL: the set of transactions of every server, as ranges (first, last), in order, apart from each other.
-    MySql(BTreeMap<[u8; 16], Vec<(u64, u64)>>),
+    /// MySQL: the set of transactions of every source, as ranges (first, last), in order, apart from each other.
+    MySql(BTreeMap<Source, Vec<(u64, u64)>>),
     /// The server gives no identifiers: file and offset must do.
     Nameless,
 }
@@ -59,8 +102,8 @@ impl Seen {
             (Seen::MariaDb(domains), Gtid::MariaDb { domain, server, sequence }) => {
                 domains.insert(domain, (server, sequence));
             }
-            (Seen::MySql(servers), Gtid::MySql { server, number }) => {
-                insert(servers.entry(server).or_default(), number, number);
+            (Seen::MySql(sources), Gtid::MySql { source, number }) => {
+                insert(sources.entry(source).or_default(), number, number);
             }
             _ => {}
         }
@@ -96,22 +139,56 @@ impl Seen {
         Some(Seen::MariaDb(domains))
     }
 
-    /// Reads MySQL's notation: `uuid:1-5:7,uuid:1`. None if it is something else, also if it has tags.
+    /// Reads MySQL's notation: `uuid:1-5:7:tag:1-3,uuid:1`, where ranges belong to the tag before them, and those before
+    /// every tag to none. None if it is something else.
     pub(super) fn parse_mysql(text: &str) -> Option<Seen> {
-        let mut servers: BTreeMap<[u8; 16], Vec<(u64, u64)>> = BTreeMap::new();
+        let mut sources: BTreeMap<Source, Vec<(u64, u64)>> = BTreeMap::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let mut pieces = part.split(':');
-            let ranges = servers.entry(parse_uuid(pieces.next()?)?).or_default();
+            let mut pieces = part.split(':').map(str::trim);
+            let mut source = Source::untagged(parse_uuid(pieces.next()?)?);
             for piece in pieces {
+                if !piece.starts_with(|first: char| first.is_ascii_digit()) {
+                    source.tag = Tag::read(piece.as_bytes()).filter(|_| !piece.is_empty())?;
+                    continue;
+                }
                 let (first, last) = piece.split_once('-').unwrap_or((piece, piece));
                 let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
                 if first == 0 || last < first {
                     return None;
                 }
-                insert(ranges, first, last);
+                insert(sources.entry(source).or_default(), first, last);
             }
         }
-        Some(Seen::MySql(servers))
+        Some(Seen::MySql(sources))
+    }
+
+    /// MySQL's set as COM_BINLOG_DUMP_GTID wants it: how many sources there are, and of each its UUID, its tag where
+    /// one has any, how many ranges, and those with the number after their last. With tags, the number of sources
+    /// stands between two ones, and tags are counted as [`Bytes::varlen`](super::bytes::Bytes::varlen) says. (MySQL's
+    /// `Gtid_set::encode` and `encode_nsids_format` in `sql/rpl_gtid_set.cc`.) Servers before 8.3 understand only
+    /// what has no tags, and know of none.
+    pub(super) fn encode_mysql(&self) -> Vec<u8> {
+        let none = BTreeMap::new();
+        let sources = if let Seen::MySql(sources) = self { sources } else { &none };
+        let tagged = sources.keys().any(|source| source.tag != Tag::default());
+        let count = sources.len() as u64;
+        let head = if tagged { 1 << 56 | count << 8 | 1 } else { count };
+        let mut out = head.to_le_bytes().to_vec();
+        for (source, ranges) in sources {
+            out.extend(source.uuid);
+            if tagged {
+                let tag = source.tag.as_str();
+                // At most 32, so that the number is one byte.
+                out.push((tag.len() as u8) << 1);
+                out.extend(tag.as_bytes());
+            }
+            out.extend((ranges.len() as u64).to_le_bytes());
+            for (first, last) in ranges {
+                out.extend(first.to_le_bytes());
+                out.extend(last.saturating_add(1).to_le_bytes());
+            }
+        }
+        out
     }
 }
 
@@ -145,10 +222,18 @@ impl Display for Seen {
                     write!(f, "{}{domain}-{server}-{sequence}", if at > 0 { "," } else { "" })?;
                 }
             }
-            Seen::MySql(servers) => {
-                for (at, (server, ranges)) in servers.iter().enumerate() {
-                    f.write_str(if at > 0 { "," } else { "" })?;
-                    write_uuid(f, server)?;
+            Seen::MySql(sources) => {
+                let mut last_uuid = None;
+                for (source, ranges) in sources {
+                    // As servers write it: what is tagged follows behind what is not, without its UUID again.
+                    if last_uuid != Some(source.uuid) {
+                        f.write_str(if last_uuid.is_some() { "," } else { "" })?;
+                        write_uuid(f, &source.uuid)?;
+                        last_uuid = Some(source.uuid);
+                    }
+                    if source.tag != Tag::default() {
+                        write!(f, ":{}", source.tag.as_str())?;
+                    }
                     for (first, last) in ranges {
                         if first == last { write!(f, ":{first}")? } else { write!(f, ":{first}-{last}")? }
                     }
@@ -164,8 +249,11 @@ impl Display for Gtid {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Gtid::MariaDb { domain, server, sequence } => write!(f, "{domain}-{server}-{sequence}"),
-            Gtid::MySql { server, number } => {
-                write_uuid(f, server)?;
+            Gtid::MySql { source, number } => {
+                write_uuid(f, &source.uuid)?;
+                if source.tag != Tag::default() {
+                    write!(f, ":{}", source.tag.as_str())?;
+                }
                 write!(f, ":{number}")
             }
             Gtid::None => Ok(()),
@@ -221,15 +309,48 @@ mod tests {
     fn a_mysql_position_is_a_set_whose_ranges_join() {
         let mut seen = Seen::parse_mysql(&format!("{B}:1, {A}:1-3:5-6,\n{A}:9")).unwrap();
         assert_eq!(seen.to_string(), format!("{A}:1-3:5-6:9,{B}:1"));
-        let server = parse_uuid(A).unwrap();
+        let source = Source::untagged(parse_uuid(A).unwrap());
         for number in [4, 8, 7, 10] {
-            seen.add(Gtid::MySql { server, number });
+            seen.add(Gtid::MySql { source, number });
         }
         assert_eq!(seen.to_string(), format!("{A}:1-10,{B}:1"));
         assert!(Seen::parse_mysql(&format!("{A}:2-3:5")).unwrap().within(&seen));
         assert!(!Seen::parse_mysql(&format!("{A}:2-11")).unwrap().within(&seen));
-        assert_eq!(Seen::parse_mysql(&format!("{A}:tag:1-5")), None, "tags are not understood");
         assert_eq!(Seen::parse_mysql(&format!("{A}:5-1")), None);
+    }
+
+    #[test]
+    fn transactions_with_a_tag_are_counted_apart() {
+        let text = format!("{A}:1-13:mytag:1-2:other:7,{B}:_x:1");
+        let mut seen = Seen::parse_mysql(&format!("{B}:_X:1, {A}:1-13, {A}:OTHER:7 : mytag:1-2")).unwrap();
+        assert_eq!(seen.to_string(), text);
+        let source = Source { uuid: parse_uuid(A).unwrap(), tag: Tag::read(b"mytag").unwrap() };
+        seen.add(Gtid::MySql { source, number: 3 });
+        assert_eq!(seen.to_string(), format!("{A}:1-13:mytag:1-3:other:7,{B}:_x:1"));
+        assert!(Seen::parse_mysql(&text).unwrap().within(&seen));
+        assert!(!seen.within(&Seen::parse_mysql(&text).unwrap()));
+        assert!(!Seen::parse_mysql(&format!("{A}:mytag:13")).unwrap().within(&seen), "13 is another one without a tag");
+        for wrong in ["-tag:1", "ta-g:1", "tag with spaces:1", "a23456789012345678901234567890123:1"] {
+            assert_eq!(Seen::parse_mysql(&format!("{A}:{wrong}")), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_set_is_asked_for_as_servers_write_it_into_their_logs() {
+        let bytes = |hex: &str| -> Vec<u8> {
+            hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+        };
+        // PREVIOUS_GTIDS_LOG_EVENT, which has the same form, as MySQL 8.0.32 and 9.6.0 wrote it.
+        let plain = Seen::parse_mysql("357df524-4139-11ee-9979-b033ee13919e:1").unwrap();
+        let expected = "01 00 00 00 00 00 00 00 35 7d f5 24 41 39 11 ee 99 79 b0 33 ee 13 91 9e 01 00 00 00 00 00 00 00 01 00 \
+            00 00 00 00 00 00 02 00 00 00 00 00 00 00";
+        assert_eq!(plain.encode_mysql(), bytes(expected));
+        let tagged = Seen::parse_mysql("55778904-0299-11f1-b1b8-4ef0c4956feb:1-13:mytag:1-2").unwrap();
+        let expected = "01 02 00 00 00 00 00 01 55 77 89 04 02 99 11 f1 b1 b8 4e f0 c4 95 6f eb 00 01 00 00 00 00 00 00 00 01 \
+            00 00 00 00 00 00 00 0e 00 00 00 00 00 00 00 55 77 89 04 02 99 11 f1 b1 b8 4e f0 c4 95 6f eb 0a 6d 79 74 61 67 \
+            01 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 03 00 00 00 00 00 00 00";
+        assert_eq!(tagged.encode_mysql(), bytes(expected));
+        assert_eq!(Seen::MySql(BTreeMap::new()).encode_mysql(), [0; 8]);
     }
 
     #[test]
