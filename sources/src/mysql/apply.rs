@@ -11,12 +11,12 @@ use super::follow::{Follower, repair};
 use super::form::{Form, FormProblem};
 use super::place::{Gtid, LogPlace, file_number};
 use super::reading::Order;
-use super::row::{self, Row};
+use super::row::{self, Row, RowProblem};
 use super::statement::{self, Statement};
 use super::table_map::{self, TableMap, code};
 use super::tables::Mapped;
 use crate::change::{Action, Change, Step};
-use crate::feed::{FeedError, Remedy};
+use crate::feed::FeedError;
 
 /// A transaction whose events are coming.
 pub(super) struct Group {
@@ -32,8 +32,6 @@ pub(super) struct Group {
     transactional: Option<bool>,
     /// It only prepares an XA transaction of this name.
     prepares: Option<String>,
-    /// Its row events are inside one compressed event, and have no places of their own.
-    payload: bool,
     touched: Vec<Name>,
 }
 
@@ -67,7 +65,7 @@ impl Follower {
             }
             event::QUERY | event::QUERY_COMPRESSED => {
                 let (database, text) = event::query(body, kind).map_err(|problem| self.malformed(problem))?;
-                self.statement(&database, &text, end).await?;
+                self.statement(&database, &text, end, timestamp).await?;
             }
             event::EXECUTE_LOAD_QUERY => {
                 let (database, text) = event::query(body, kind).map_err(|problem| self.malformed(problem))?;
@@ -78,7 +76,6 @@ impl Follower {
             event::XA_PREPARE => self.prepared(body, end),
             event::TRANSACTION_PAYLOAD => {
                 if let Some(group) = &mut self.group {
-                    group.payload = true;
                     group.transactional = Some(true);
                 }
                 self.payload_end = Some(end);
@@ -175,7 +172,6 @@ impl Follower {
             skip: std::mem::take(&mut self.skip),
             transactional: begin.standalone.map(|standalone| !standalone),
             prepares: begin.prepares,
-            payload: false,
             touched: Vec::new(),
         });
     }
@@ -215,10 +211,18 @@ impl Follower {
         touched.iter().for_each(|name| self.read_anew(name));
     }
 
-    async fn statement(&mut self, database: &str, text: &str, end: LogPlace) -> Result<(), FeedError> {
+    async fn statement(&mut self, database: &str, text: &str, end: LogPlace, at: u32) -> Result<(), FeedError> {
         let mut more = false;
         match statement::read(database, text) {
             Statement::Begin => {
+                // Up to 5.6 nothing comes before it, unless transactions have identifiers.
+                if self.group.is_none() {
+                    let gtid = Gtid::None;
+                    self.begin(
+                        Begin { gtid, committed_at_ms: None, standalone: None, prepares: None, completes: false },
+                        at,
+                    );
+                }
                 self.transactional(None);
                 return Ok(());
             }
@@ -434,8 +438,15 @@ impl Follower {
                 return Ok(());
             }
         }
+        // The log may have columns that the table, as people see it, has not.
+        let known = catalog.as_ref().map_or(map.columns.len(), |catalog| catalog.columns.len());
+        let expressions = if !self.server.mariadb && known < map.columns.len() {
+            catalog::expressions(&mut self.catalog, &name.0, &name.1).await?
+        } else {
+            0
+        };
         let charsets = &self.server.charsets;
-        let form = Form::of_map(&map, catalog.as_ref(), charsets, &self.rules, self.server.connector());
+        let form = Form::of_map(&map, catalog.as_ref(), expressions, charsets, &self.rules, self.server.connector());
         let form = Arc::new(form.map_err(|problem| match &problem {
             FormProblem::Nameless(_) => stop("row-metadata", problem.to_string()),
             _ => stop("table", problem.to_string()),
@@ -455,7 +466,7 @@ impl Follower {
         match self.maps.get(&rows.table_id) {
             None => Err(self.malformed(Malformed("rows of a table that was not mapped"))),
             Some(Mapped::Other(columns)) => {
-                let counted = row::count(columns, &rows.values, rows.present, after);
+                let counted = row::count(columns, &rows.values, rows.present, after, rows.partial);
                 let counted = counted.map_err(|problem| self.malformed(problem))?;
                 if let Some(group) = &mut self.group {
                     group.rows += counted;
@@ -501,6 +512,31 @@ impl Follower {
         let mut bytes = Bytes(&rows.values);
         let mut capacity = rows.columns * 16;
         while !bytes.is_empty() {
+            if rows.partial {
+                let both = row::read_partial(form, &mut bytes, rows.present, rows.present_after, capacity);
+                let (first, mut second) = both.map_err(|problem| match problem {
+                    RowProblem::Malformed(problem) => undecodable(problem),
+                    RowProblem::NoDocument(column) => {
+                        let message = format!(
+                            "the log tells only what changed in the JSON of {}.{} ({column}), and not what it was; run SET \
+                             GLOBAL binlog_row_image = 'FULL', or SET GLOBAL binlog_row_value_options = '', let sessions \
+                             that are open reconnect, and have the table read anew",
+                            name.0, name.1
+                        );
+                        stop("partial-json", message)
+                    }
+                })?;
+                capacity = first.image.len() + 16;
+                if !everything {
+                    second.complete_from(&first);
+                }
+                let Some(group) = &mut self.group else { return Ok(()) };
+                let place = group.rows;
+                group.rows += 1;
+                let handed_out = place < group.skip;
+                self.change(name, form, rows.kind, first, Some(second), place, order, handed_out || silent)?;
+                continue;
+            }
             let first = row::read(form, &mut bytes, rows.present, everything, capacity).map_err(undecodable)?;
             capacity = first.image.len() + 16;
             let second = match rows.kind {

@@ -104,6 +104,17 @@ pub(super) async fn table(
     Ok(Some(CatalogTable { key: key(&columns, &parts), columns, transactional }))
 }
 
+/// How many parts of a table's indexes are expressions instead of columns (MySQL 8.0.13 and later).
+pub(super) async fn expressions(conn: &mut Conn, namespace: &str, relation: &str) -> Result<usize, FeedError> {
+    let sql = "SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND \
+        COLUMN_NAME IS NULL";
+    let count: Option<usize> = conn
+        .exec_first(sql, (namespace, relation))
+        .await
+        .map_err(|error| failed(&format!("reading the indexes of {namespace}.{relation}"), error))?;
+    Ok(count.unwrap_or_default())
+}
+
 /// Chooses among unique indexes, whose columns come together and in order.
 fn key(columns: &[CatalogColumn], parts: &[(String, Option<String>, Option<u64>)]) -> Vec<String> {
     for index in parts.chunk_by(|one, other| one.0 == other.0) {

@@ -125,13 +125,18 @@ async fn settings(conn: &mut Conn, server: &Server, findings: &mut Vec<Finding>)
             remedy: Some("-- in my.cnf below [mysqld]\ngtid_mode = ON\nenforce_gtid_consistency = ON".into()),
         });
     }
-    if variable(conn, "binlog_row_value_options").await?.is_some_and(|value| value.contains("PARTIAL_JSON")) {
+    // What changed is put into the row before, so that must be there.
+    let whole = variable(conn, "binlog_row_image").await?.is_some_and(|image| image.eq_ignore_ascii_case("FULL"));
+    if !whole && variable(conn, "binlog_row_value_options").await?.is_some_and(|value| value.contains("PARTIAL_JSON")) {
         findings.push(Finding {
             severity: Severity::Missing,
             code: "partial-json",
-            message: "binlog_row_value_options has PARTIAL_JSON: the log holds only changed parts of JSON values"
+            message: "binlog_row_value_options has PARTIAL_JSON and binlog_row_image is not FULL: the log holds only \
+                changed parts of JSON values, and not what they were"
                 .into(),
-            remedy: Some("SET GLOBAL binlog_row_value_options = '';".into()),
+            remedy: Some(
+                "SET GLOBAL binlog_row_image = 'FULL'; -- and in my.cnf; sessions that are open must reconnect".into(),
+            ),
         });
     }
     retention(conn, findings).await

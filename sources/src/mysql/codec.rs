@@ -84,6 +84,10 @@ pub(super) enum Codec {
     Geometry {
         prefix: Prefix,
     },
+    /// MySQL's VECTOR: numbers of four bytes, one after the other.
+    Vector {
+        prefix: Prefix,
+    },
     Uuid,
     Inet6,
     Inet4,
@@ -96,7 +100,7 @@ impl Codec {
             Codec::Int { .. } | Codec::Float | Codec::Double | Codec::Decimal { .. } => Kind::Number,
             Codec::Year | Codec::Bit { .. } => Kind::Number,
             Codec::JsonText { .. } | Codec::Json { .. } => Kind::Any,
-            Codec::Set { .. } => Kind::Array,
+            Codec::Set { .. } | Codec::Vector { .. } => Kind::Array,
             Codec::Geometry { .. } => Kind::Object,
             _ => Kind::String,
         }
@@ -159,10 +163,22 @@ impl Codec {
                 *scratch = text.into_bytes();
                 Cell::Bytes(scratch)
             }
-            Codec::Geometry { prefix } => Cell::Bytes(prefixed(bytes, prefix)?),
+            Codec::Geometry { prefix } | Codec::Vector { prefix } => Cell::Bytes(prefixed(bytes, prefix)?),
             Codec::Uuid | Codec::Inet6 => Cell::Bytes(padded(prefixed(bytes, 1)?, 16, scratch)),
             Codec::Inet4 => Cell::Bytes(padded(prefixed(bytes, 1)?, 4, scratch)),
         })
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self, Codec::Json { .. })
+    }
+
+    /// Takes the bytes of a document of MySQL's JSON as they are; None, and nothing is taken, for other types.
+    pub(super) fn document<'a>(&self, bytes: &mut Bytes<'a>) -> Result<Option<&'a [u8]>, Malformed> {
+        match *self {
+            Codec::Json { prefix } => prefixed(bytes, prefix).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Takes a value from a query's answer, if it is what [`Codec::select`] asked for.
@@ -198,6 +214,7 @@ impl Codec {
                 | Codec::Binary { .. }
                 | Codec::Json { .. }
                 | Codec::Geometry { .. }
+                | Codec::Vector { .. }
                 | Codec::Uuid
                 | Codec::Inet6
                 | Codec::Inet4,
@@ -247,6 +264,22 @@ impl Codec {
                 let _ = write!(out, "{{\"srid\":{},\"wkb\":", rest.u32()?);
                 json::push_base64(out, rest.0);
                 out.push('}');
+            }
+            (Codec::Vector { .. }, Cell::Bytes(bytes)) => {
+                let (numbers, rest) = bytes.as_chunks::<4>();
+                if !rest.is_empty() {
+                    return Err(Malformed("a vector"));
+                }
+                out.push('[');
+                for (at, &number) in numbers.iter().enumerate() {
+                    out.push_str(if at > 0 { "," } else { "" });
+                    let number = f32::from_le_bytes(number);
+                    if !number.is_finite() {
+                        return Err(Malformed("a vector with what is no number"));
+                    }
+                    push_float(out, zmij::Buffer::new().format_finite(number));
+                }
+                out.push(']');
             }
             (Codec::Set { members, .. }, &Cell::Uint(set)) => {
                 out.push('[');

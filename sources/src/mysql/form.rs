@@ -70,10 +70,12 @@ pub(super) trait Collations {
 }
 
 impl Form {
-    /// The form that a table map tells, with what the information schema knows of the same table.
+    /// The form that a table map tells, with what the information schema knows of the same table; `expressions` of its
+    /// indexes' parts are no columns.
     pub(super) fn of_map(
         map: &TableMap,
         catalog: Option<&CatalogTable>,
+        expressions: usize,
         collations: &impl Collations,
         rules: &Arc<Rules>,
         connector: &'static str,
@@ -82,27 +84,31 @@ impl Form {
         let hinted = catalog.map(|catalog| catalog.columns.as_slice()).unwrap_or_default();
         let named = map.columns.iter().all(|column| column.name.is_some());
         // Without names everything hangs on places, so every column must be as the information schema says.
-        let fits = |(column, hint)| compatible(column, hint, collations);
-        let placed = || hinted.len() == map.columns.len() && map.columns.iter().zip(hinted).all(fits);
-        if !named && !placed() {
+        let fits = |column: &MapColumn, hint: &CatalogColumn| compatible(column, hint, collations);
+        let places = if named { Vec::new() } else { placed(&map.columns, hinted, expressions, fits) };
+        if !named && places.is_empty() {
             return Err(FormProblem::Nameless(full));
         }
         let mut columns = Vec::with_capacity(map.columns.len());
         for (at, column) in map.columns.iter().enumerate() {
             let hint = match &column.name {
                 Some(name) => hinted.iter().find(|hint| hint.name == *name),
-                None => hinted.get(at),
+                None => places.get(at).and_then(|place| hinted.get((*place)?)),
+            };
+            let hidden = match &column.name {
+                Some(name) => hint.is_none() && is_hidden(name, expressions),
+                None => hint.is_none(),
             };
             let hint = hint.filter(|hint| compatible(column, hint, collations));
             let name = column.name.clone().or_else(|| hint.map(|hint| hint.name.clone())).unwrap_or_default();
             // What is left out is read only to find what comes after it.
-            let left_out = rules.treatment(&map.database, &map.table, &name) == Treatment::LeaveOut;
+            let left_out = hidden || rules.treatment(&map.database, &map.table, &name) == Treatment::LeaveOut;
             let codec = map_codec(column, hint, collations, left_out).map_err(|problem| problem.at(&full, &name))?;
             let native = hint.map_or_else(|| native_type(column, collations), |hint| hint.column_type.clone());
-            columns.push((name, codec, column.nullable, native));
+            columns.push(Described { name, codec, nullable: column.nullable, native_type: native, hidden });
         }
         let known = |names: &[String]| {
-            names.iter().map(|name| columns.iter().position(|column| column.0 == *name)).collect::<Option<Vec<_>>>()
+            names.iter().map(|name| columns.iter().position(|column| column.name == *name)).collect::<Option<Vec<_>>>()
         };
         let key = match &map.key {
             Some(key) if !key.is_empty() => key.clone(),
@@ -124,9 +130,15 @@ impl Form {
         for column in &catalog.columns {
             let left_out = rules.treatment(namespace, relation, &column.name) == Treatment::LeaveOut;
             let codec = catalog_codec(column, left_out).map_err(|problem| problem.at(&full, &column.name))?;
-            columns.push((column.name.clone(), codec, column.nullable, column.column_type.clone()));
+            columns.push(Described {
+                name: column.name.clone(),
+                codec,
+                nullable: column.nullable,
+                native_type: column.column_type.clone(),
+                hidden: false,
+            });
         }
-        let place = |name: &String| columns.iter().position(|column| column.0 == *name);
+        let place = |name: &String| columns.iter().position(|column| column.name == *name);
         let key = catalog.key.iter().map(place).collect::<Option<Vec<_>>>().unwrap_or_default();
         Form::new(namespace, relation, columns, key, rules, connector)
     }
@@ -134,7 +146,7 @@ impl Form {
     fn new(
         namespace: &str,
         relation: &str,
-        columns: Vec<(String, Codec, bool, String)>,
+        columns: Vec<Described>,
         key: Vec<usize>,
         rules: &Arc<Rules>,
         connector: &'static str,
@@ -146,7 +158,13 @@ impl Form {
         let mut described = Vec::with_capacity(columns.len());
         let mut formed = Vec::with_capacity(columns.len());
         let mut hash = Sha256::new();
-        for (at, (name, codec, nullable, native_type)) in columns.into_iter().enumerate() {
+        for (at, column) in columns.into_iter().enumerate() {
+            let Described { name, codec, nullable, native_type, hidden } = column;
+            if hidden {
+                let (treatment, label) = (Treatment::LeaveOut, String::new());
+                formed.push(FormColumn { name, codec, treatment, key: None, label });
+                continue;
+            }
             let treatment = rules.treatment(namespace, relation, &name);
             let in_key = key.iter().position(|&place| place == at);
             if in_key.is_some() && matches!(treatment, Treatment::LeaveOut | Treatment::Redact) {
@@ -211,6 +229,63 @@ impl Form {
         column.codec.text(cell, &mut text)?;
         Ok(self.rules.hash(&text))
     }
+}
+
+/// A column, before it is known what becomes of it.
+struct Described {
+    name: String,
+    codec: Codec,
+    nullable: bool,
+    native_type: String,
+    /// It is in the log and not in the table, as people see it.
+    hidden: bool,
+}
+
+/// Whether a column that the information schema does not have is one that MySQL keeps for an index over an expression:
+/// `!hidden!index!0!0`, or, up to 8.0.17, a digest.
+fn is_hidden(name: &str, expressions: usize) -> bool {
+    let digest = || name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.starts_with("!hidden!") || (expressions > 0 && digest())
+}
+
+/// For each column of the log the place of the one that the information schema describes; None for those that it does
+/// not, which are as many as there are indexed expressions. Up to 8.0.17 the log has the columns that such expressions
+/// are kept in, wherever they are in the table. Empty if the two can't be laid over each other, or in several ways.
+fn placed(
+    columns: &[MapColumn],
+    hinted: &[CatalogColumn],
+    expressions: usize,
+    fits: impl Fn(&MapColumn, &CatalogColumn) -> bool,
+) -> Vec<Option<usize>> {
+    let Some(hidden) = columns.len().checked_sub(hinted.len()).filter(|&hidden| hidden == 0 || hidden == expressions)
+    else {
+        return Vec::new();
+    };
+    // How many ways there are to lay the rest over the rest, from the end on; more than one is as good as two.
+    let mut ways = vec![vec![0_u8; hidden + 1]; columns.len() + 1];
+    ways[columns.len()][0] = 1;
+    for at in (0..columns.len()).rev() {
+        for left in 0..=hidden {
+            let hint = (at + left).checked_sub(hidden).and_then(|place| hinted.get(place));
+            let over = hint.filter(|hint| fits(&columns[at], hint)).map_or(0, |_| ways[at + 1][left]);
+            let passed = if left > 0 && columns[at].nullable { ways[at + 1][left - 1] } else { 0 };
+            ways[at][left] = (over + passed).min(2);
+        }
+    }
+    if ways[0][hidden] != 1 {
+        return Vec::new();
+    }
+    let mut left = hidden;
+    let place = |at: usize| {
+        let here = (at + left).checked_sub(hidden);
+        let over = here.and_then(|place| hinted.get(place)).is_some_and(|hint| fits(&columns[at], hint));
+        if over && ways[at + 1][left] == 1 {
+            return here;
+        }
+        left -= 1;
+        None
+    };
+    (0..columns.len()).map(place).collect()
 }
 
 /// What is wrong with a column's type, before it is known where.
@@ -300,7 +375,7 @@ fn map_codec(
         code::STRING => text(if meta > 255 { 2 } else { 1 }, false, Some(meta))?,
         code::TINY_BLOB | code::BLOB | code::MEDIUM_BLOB | code::LONG_BLOB => text(meta as u8, false, None)?,
         code::BLOB_COMPRESSED => text(meta as u8, true, None)?,
-        code::VECTOR => Codec::Binary { prefix: meta as u8, pad: None, compressed: false },
+        code::VECTOR => Codec::Vector { prefix: meta as u8 },
         code::ENUM => Codec::Enum { bytes: meta as u8, members: members()? },
         code::SET => Codec::Set { bytes: meta as u8, members: members()? },
         code::JSON => Codec::Json { prefix: meta as u8 },
@@ -340,7 +415,8 @@ fn catalog_codec(column: &CatalogColumn, left_out: bool) -> Result<Codec, CodecP
         "timestamp" => Codec::Timestamp { digits, packed: true },
         "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => text(None)?,
         "binary" => text(column.octets.map(|octets| octets as u16))?,
-        "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" | "vector" => text(None)?,
+        "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => text(None)?,
+        "vector" => Codec::Vector { prefix: 4 },
         "enum" => Codec::Enum { bytes: 2, members: members_of(&column.column_type) },
         "set" => Codec::Set { bytes: 8, members: members_of(&column.column_type) },
         "json" => Codec::Json { prefix: 4 },
@@ -477,7 +553,7 @@ fn native_type(column: &MapColumn, collations: &impl Collations) -> String {
         code::ENUM => format!("enum({})", members()),
         code::SET => format!("set({})", members()),
         code::JSON => "json".into(),
-        code::VECTOR => "vector".into(),
+        code::VECTOR => column.dimensions.map_or_else(|| "vector".into(), |dimensions| format!("vector({dimensions})")),
         code::GEOMETRY => "geometry".into(),
         other => format!("type {other}"),
     }
@@ -503,6 +579,37 @@ fn members_of(column_type: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_that_only_the_log_has_are_told_if_there_is_one_way() {
+        let column = |code: u8, nullable| MapColumn {
+            code,
+            meta: 0,
+            nullable,
+            unsigned: None,
+            collation: None,
+            name: None,
+            members: None,
+            dimensions: None,
+        };
+        let of = |columns: &[(u8, bool)], hinted: &[&str], expressions| {
+            let columns: Vec<_> = columns.iter().map(|&(code, nullable)| column(code, nullable)).collect();
+            let hint = |name: &&str| CatalogColumn { data_type: (*name).into(), ..CatalogColumn::default() };
+            let hinted: Vec<_> = hinted.iter().map(hint).collect();
+            let fits = |column: &MapColumn, hint: &CatalogColumn| match column.code {
+                code::LONG => hint.data_type == "int",
+                _ => hint.data_type == "bigint",
+            };
+            placed(&columns, &hinted, expressions, fits)
+        };
+        let (int, big) = ((code::LONG, true), (code::LONGLONG, true));
+        assert_eq!(of(&[int, big, int], &["int", "int"], 1), [Some(0), None, Some(1)]);
+        assert_eq!(of(&[int, big], &["int", "bigint"], 0), [Some(0), Some(1)]);
+        assert_eq!(of(&[int, int, big], &["int"], 2), [], "two ways");
+        assert_eq!(of(&[int, big, int], &["int", "int"], 0), [], "no expression explains it");
+        assert_eq!(of(&[int, (code::LONGLONG, false)], &["int"], 1), [], "a hidden column may be null");
+        assert_eq!(of(&[int], &["int", "int"], 0), []);
+    }
 
     #[test]
     fn members_may_contain_quotes_and_commas() {

@@ -2,7 +2,7 @@
 //!
 //! Source: MySQL's `sql-common/json_binary.h`. A document is a type byte and a value; objects and arrays are small
 //! (two-byte offsets) or large (four), begin with their count and size, and hold offsets from their own beginning. Not
-//! here: partial updates, which the feed refuses.
+//! here: updates that hold only what changed, which is [`super::json_diff`].
 
 use std::fmt::Write;
 
@@ -42,7 +42,10 @@ pub(super) fn push_normal(out: &mut String, text: &str, depth_max: usize) -> boo
         let (token, after) = rest.split_at(end);
         match token.parse::<f64>() {
             Ok(number) if !token.starts_with('"') && is_double(token) && number.is_finite() => {
-                out.push_str(zmij::Buffer::new().format_finite(number));
+                let mut buffer = zmij::Buffer::new();
+                let shortest = buffer.format_finite(number);
+                // A DECIMAL of as many digits may lie between two doubles.
+                out.push_str(if digits(shortest) == digits(token) { shortest } else { token });
             }
             _ => out.push_str(token),
         }
@@ -67,6 +70,17 @@ fn string_end(text: &str) -> usize {
 
 fn number_end(text: &str) -> usize {
     text.find(|next: char| !matches!(next, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(text.len())
+}
+
+/// The digits of a number without zeros around them, and the power of ten of the last of them.
+fn digits(token: &str) -> (String, i64) {
+    let (mantissa, exponent) = token.split_once(['e', 'E']).unwrap_or((token, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all: String = whole.chars().chain(fraction.chars()).filter(char::is_ascii_digit).collect();
+    let significant = all.trim_end_matches('0');
+    let power = exponent.parse::<i64>().unwrap_or(0) - fraction.len() as i64 + (all.len() - significant.len()) as i64;
+    let significant = significant.trim_start_matches('0');
+    (significant.to_owned(), if significant.is_empty() { 0 } else { power })
 }
 
 /// Not an integer, and no more digits than a double has; what has more is a DECIMAL and stays as it is.
@@ -108,36 +122,152 @@ fn value(kind: u8, bytes: &[u8], out: &mut String, depth: usize) -> Result<(), M
 /// An object or an array whose numbers have `width` bytes.
 fn list(bytes: &[u8], width: usize, object: bool, out: &mut String, depth: usize) -> Result<(), Malformed> {
     let depth = depth.checked_sub(1).ok_or(Malformed("JSON that is too deep"))?;
-    let mut head = Bytes(bytes);
-    let count = head.uint(width)? as usize;
-    let size = head.uint(width)? as usize;
-    let bytes = bytes.get(..size).ok_or(Malformed("JSON that ends too early"))?;
-    let mut keys = Bytes(if object { head.take(count.saturating_mul(width + 2))? } else { &[] });
     out.push(if object { '{' } else { '[' });
-    for at in 0..count {
+    for (at, entry) in Entries::new(bytes, width, object)?.enumerate() {
+        let Entry { key, kind, bytes } = entry?;
         if at > 0 {
             out.push(',');
         }
-        if object {
-            let place = keys.uint(width)? as usize;
-            let length = usize::from(keys.u16()?);
-            let key =
-                bytes.get(place..).and_then(|rest| rest.get(..length)).ok_or(Malformed("a JSON member's name"))?;
-            json::push_string(out, utf8(key)?);
+        if let Some(key) = key {
+            json::push_string(out, key);
             out.push(':');
         }
-        let kind = head.u8()?;
-        let entry = head.take(width)?;
-        let inlined = matches!(kind, 4..=6) || (width == 4 && matches!(kind, 7 | 8));
-        if inlined {
-            value(kind, entry, out, depth)?;
-        } else {
-            let place = Bytes(entry).uint(width)? as usize;
-            value(kind, bytes.get(place..).ok_or(Malformed("a JSON value's place"))?, out, depth)?;
-        }
+        value(kind, bytes, out, depth)?;
     }
     out.push(if object { '}' } else { ']' });
     Ok(())
+}
+
+/// A member of an object or an element of an array.
+struct Entry<'a> {
+    /// None in an array.
+    key: Option<&'a str>,
+    kind: u8,
+    /// From its value on.
+    bytes: &'a [u8],
+}
+
+/// What is in an object or an array.
+struct Entries<'a> {
+    /// The whole list.
+    bytes: &'a [u8],
+    width: usize,
+    /// What is left of where keys are, if there are any.
+    keys: Option<Bytes<'a>>,
+    /// What is left of where values are.
+    head: Bytes<'a>,
+    left: usize,
+}
+
+impl<'a> Entries<'a> {
+    fn new(bytes: &'a [u8], width: usize, object: bool) -> Result<Entries<'a>, Malformed> {
+        let mut head = Bytes(bytes);
+        let left = head.uint(width)? as usize;
+        let size = head.uint(width)? as usize;
+        let bytes = bytes.get(..size).ok_or(Malformed("JSON that ends too early"))?;
+        let keys = if object { Some(Bytes(head.take(left.saturating_mul(width + 2))?)) } else { None };
+        Ok(Entries { bytes, width, keys, head, left })
+    }
+
+    fn entry(&mut self) -> Result<Entry<'a>, Malformed> {
+        let mut key = None;
+        if let Some(keys) = &mut self.keys {
+            let place = keys.uint(self.width)? as usize;
+            let length = usize::from(keys.u16()?);
+            let name = self.bytes.get(place..).and_then(|rest| rest.get(..length));
+            key = Some(utf8(name.ok_or(Malformed("a JSON member's name"))?)?);
+        }
+        let kind = self.head.u8()?;
+        let bytes = self.head.take(self.width)?;
+        let inlined = matches!(kind, 4..=6) || (self.width == 4 && matches!(kind, 7 | 8));
+        if inlined {
+            return Ok(Entry { key, kind, bytes });
+        }
+        let place = Bytes(bytes).uint(self.width)? as usize;
+        let bytes = self.bytes.get(place..).ok_or(Malformed("a JSON value's place"))?;
+        Ok(Entry { key, kind, bytes })
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<Entry<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        Some(self.entry())
+    }
+}
+
+/// A document taken apart as far as it can be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Node {
+    /// Its text.
+    Scalar(String),
+    Array(Vec<Node>),
+    /// In the order of the binary form: shorter names first, then by their bytes.
+    Object(Vec<(String, Node)>),
+}
+
+impl Node {
+    pub(super) fn read(bytes: &[u8]) -> Result<Node, Malformed> {
+        match bytes.split_first() {
+            None => Ok(Node::Scalar("null".into())),
+            Some((&kind, rest)) => Node::of(kind, rest, DEPTH_MAX),
+        }
+    }
+
+    fn of(kind: u8, bytes: &[u8], depth: usize) -> Result<Node, Malformed> {
+        let width = if matches!(kind, 0 | 2) { 2 } else { 4 };
+        let deeper = || depth.checked_sub(1).ok_or(Malformed("JSON that is too deep"));
+        Ok(match kind {
+            0 | 1 => {
+                let depth = deeper()?;
+                let member = |entry: Result<Entry<'_>, Malformed>| {
+                    let Entry { key, kind, bytes } = entry?;
+                    Ok((key.unwrap_or_default().to_owned(), Node::of(kind, bytes, depth)?))
+                };
+                Node::Object(Entries::new(bytes, width, true)?.map(member).collect::<Result<_, _>>()?)
+            }
+            2 | 3 => {
+                let depth = deeper()?;
+                let element = |entry: Result<Entry<'_>, Malformed>| {
+                    let Entry { kind, bytes, .. } = entry?;
+                    Node::of(kind, bytes, depth)
+                };
+                Node::Array(Entries::new(bytes, width, false)?.map(element).collect::<Result<_, _>>()?)
+            }
+            _ => {
+                let mut text = String::new();
+                value(kind, bytes, &mut text, depth)?;
+                Node::Scalar(text)
+            }
+        })
+    }
+
+    /// Appends the text that [`text`] makes of the same document.
+    pub(super) fn write(&self, out: &mut String) {
+        match self {
+            Node::Scalar(text) => out.push_str(text),
+            Node::Array(elements) => {
+                out.push('[');
+                for (at, element) in elements.iter().enumerate() {
+                    out.push_str(if at > 0 { "," } else { "" });
+                    element.write(out);
+                }
+                out.push(']');
+            }
+            Node::Object(members) => {
+                out.push('{');
+                for (at, (key, member)) in members.iter().enumerate() {
+                    out.push_str(if at > 0 { "," } else { "" });
+                    json::push_string(out, key);
+                    out.push(':');
+                    member.write(out);
+                }
+                out.push('}');
+            }
+        }
+    }
 }
 
 fn literal(kind: u8, out: &mut String) -> Result<(), Malformed> {
@@ -256,6 +386,11 @@ mod tests {
         assert_eq!(normal(text).as_deref(), Some(expected));
         assert_eq!(normal(expected).as_deref(), Some(expected));
         assert_eq!(normal("{"), None);
+        // A DECIMAL that no double is, one that is written otherwise, and the smallest double.
+        assert_eq!(
+            normal("[0.12345678901234567,9.00,100e-2,5e-324]").as_deref(),
+            Some("[0.12345678901234567,9.0,1.0,5e-324]")
+        );
     }
 
     #[test]

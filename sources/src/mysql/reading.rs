@@ -301,7 +301,7 @@ pub(super) async fn log_status(conn: &mut Conn, server: &Server) -> Result<(LogP
         Some(Seen::Nameless)
     };
     let seen = seen.ok_or_else(|| {
-        let message = "the server's GTIDs have tags, which are not supported; use a server without tagged GTIDs";
+        let message = "the server's GTIDs have a form that is not known; report what SHOW BINARY LOG STATUS shows";
         stop("gtid", message.to_owned())
     })?;
     Ok((LogPlace { file, offset }, seen))

@@ -7,8 +7,23 @@ use mysql_async::Value;
 use super::bytes::{Bytes, Malformed, bit};
 use super::cell::Cell;
 use super::form::Form;
+use super::json_diff;
 use super::table_map::{MapColumn, code};
 use crate::rules::Treatment;
+
+/// Why a row of an update could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RowProblem {
+    Malformed(Malformed),
+    /// The log tells only what changed in this column's JSON, and not what it was.
+    NoDocument(String),
+}
+
+impl From<Malformed> for RowProblem {
+    fn from(problem: Malformed) -> RowProblem {
+        RowProblem::Malformed(problem)
+    }
+}
 
 /// What could be read of a row.
 #[derive(Debug, Default)]
@@ -24,6 +39,20 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Adds a column that is there.
+    fn put(&mut self, form: &Form, at: usize, cell: &Cell<'_>) -> Result<(), Malformed> {
+        let column = &form.columns[at];
+        if let Some(place) = column.key {
+            self.key[place] = Some(form.key_text(column, cell)?);
+        }
+        if column.treatment != Treatment::LeaveOut {
+            let start = self.image.len() + 1;
+            form.write(column, cell, &mut self.image)?;
+            self.members.push((at, start..self.image.len()));
+        }
+        Ok(())
+    }
+
     /// Takes the key out of the row, if all of it was there.
     pub(super) fn take_key(&mut self) -> Option<Vec<String>> {
         std::mem::take(&mut self.key).into_iter().collect()
@@ -110,6 +139,81 @@ pub(super) fn read(
     Ok(row)
 }
 
+/// Reads both rows of an update whose JSON may be told by what changed (`PARTIAL_UPDATE_ROWS_EVENT`, MySQL 8.0.3 and
+/// later with `binlog_row_value_options=PARTIAL_JSON`): between the two stand options, whose lowest bit says that a
+/// bitmap follows, with a bit for every JSON column of the table, whether in the rows or not; it is set where the row
+/// after holds differences. (MySQL's `Rows_event` documentation, "shared-image".)
+pub(super) fn read_partial(
+    form: &Form,
+    bytes: &mut Bytes<'_>,
+    present: &[u8],
+    present_after: &[u8],
+    capacity: usize,
+) -> Result<(Row, Row), RowProblem> {
+    let mut documents = Bytes(bytes.0);
+    let before = read(form, bytes, present, false, capacity)?;
+    // The documents as they were, found again in the bytes of the row that has just been read.
+    let nulls = count_of(form, present).div_ceil(8);
+    let nulls = documents.take(nulls)?;
+    let mut scratch = Vec::new();
+    let mut known: Vec<Option<&[u8]>> = vec![None; form.columns.len()];
+    for (seen, at) in (0..form.columns.len()).filter(|&at| bit(present, at)).enumerate() {
+        if bit(nulls, seen) {
+            continue;
+        }
+        let codec = &form.columns[at].codec;
+        match codec.document(&mut documents)? {
+            Some(document) => known[at] = Some(document),
+            None => {
+                codec.read(&mut documents, &mut scratch)?;
+            }
+        }
+    }
+
+    let options = bytes.packed()?;
+    if options > 1 {
+        return Err(Malformed("an update with values in a form that is not known").into());
+    }
+    let json = |at: &usize| form.columns[*at].codec.is_json();
+    let columns: Vec<usize> = (0..form.columns.len()).filter(json).collect();
+    let partial = bytes.take(if options & 1 != 0 { columns.len().div_ceil(8) } else { 0 })?;
+    let differs = |at: usize| columns.iter().position(|&column| column == at).is_some_and(|place| bit(partial, place));
+
+    let nulls = bytes.take(count_of(form, present_after).div_ceil(8))?;
+    let mut after = Row { image: String::with_capacity(capacity), key: vec![None; form.key.len()], ..Row::default() };
+    let mut seen = 0;
+    for (at, column) in form.columns.iter().enumerate() {
+        if !bit(present_after, at) {
+            if column.treatment != Treatment::LeaveOut {
+                after.missing.push(at);
+            }
+            continue;
+        }
+        let null = bit(nulls, seen);
+        seen += 1;
+        let cell = match (null, differs(at)) {
+            (true, _) => Cell::Null,
+            (false, false) => column.codec.read(bytes, &mut scratch)?,
+            (false, true) => {
+                let differences = column.codec.document(bytes)?.ok_or(Malformed("differences of what is no JSON"))?;
+                if column.treatment == Treatment::LeaveOut {
+                    continue;
+                }
+                let document = known[at].ok_or_else(|| RowProblem::NoDocument(column.name.clone()))?;
+                scratch = json_diff::apply(document, differences)?.into_bytes();
+                Cell::Bytes(&scratch)
+            }
+        };
+        after.put(form, at, &cell)?;
+    }
+    close(&mut after.image);
+    Ok((before, after))
+}
+
+fn count_of(form: &Form, present: &[u8]) -> usize {
+    (0..form.columns.len()).filter(|&at| bit(present, at)).count()
+}
+
 /// Takes a row of an answer, whose columns are those of the form that are captured, and in its key, in order.
 pub(super) fn take(form: &Form, values: &[Value], capacity: usize) -> Result<(String, Vec<String>), Malformed> {
     let mut image = String::with_capacity(capacity);
@@ -133,12 +237,17 @@ pub(super) fn count(
     values: &[u8],
     present: &[u8],
     present_after: Option<&[u8]>,
+    partial: bool,
 ) -> Result<u64, Malformed> {
     let mut bytes = Bytes(values);
     let mut rows = 0;
     while !bytes.is_empty() {
         skip(columns, &mut bytes, present)?;
         if let Some(present) = present_after {
+            // Differences are as long as they say, like the documents that they stand for.
+            if partial && bytes.packed()? & 1 != 0 {
+                bytes.take(columns.iter().filter(|column| column.code == code::JSON).count().div_ceil(8))?;
+            }
             skip(columns, &mut bytes, present)?;
         }
         rows += 1;

@@ -371,10 +371,7 @@ mod tests {
     fn the_log_is_asked_for_by_what_was_seen() {
         let seen = Seen::parse_mysql("").unwrap();
         let command = request(7, From::After(&seen));
-        let expected = [
-            &[0x1e, 4, 0, 7, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0][..],
-            &[0; 8],
-        ];
+        let expected = [&[0x1e, 4, 0, 7, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0][..], &[0; 8]];
         assert_eq!(command, expected.concat());
         assert_eq!(request(7, From::Place("b.1", 258)), [&[0x12, 2, 1, 0, 0, 0, 0, 7, 0, 0, 0][..], b"b.1"].concat());
     }

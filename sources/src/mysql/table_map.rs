@@ -2,7 +2,8 @@
 //! are called.
 //!
 //! Source: MySQL's `Table_map_event` documentation (types, metadata per type, optional metadata as type, length, value)
-//! and MariaDB's `Table_map_log_event`, which differs in what it counts among the columns with a character set.
+//! and MariaDB's `Table_map_log_event`, which differs in what it counts among the columns with a character set. That
+//! MySQL counts vectors among them is in no documentation; logs of 9.0 are so.
 
 use super::bytes::{Bytes, Malformed, bit};
 
@@ -58,6 +59,8 @@ pub(super) struct MapColumn {
     pub(super) name: Option<String>,
     /// Of an ENUM or SET, in its own character set.
     pub(super) members: Option<Vec<Vec<u8>>>,
+    /// How many numbers a VECTOR has at most.
+    pub(super) dimensions: Option<usize>,
 }
 
 /// A table map.
@@ -100,6 +103,7 @@ impl TableMap {
                 collation: None,
                 name: None,
                 members: None,
+                dimensions: None,
             });
         }
         let mut map = TableMap { database, table, columns, key: None };
@@ -114,7 +118,9 @@ impl TableMap {
     /// Reads the optional metadata; answers whether it names the columns.
     fn optional(&mut self, mut bytes: Bytes<'_>, mariadb: bool) -> Result<bool, Malformed> {
         let mut named = false;
-        let texts = |column: &MapColumn| is_text(column.code) || (mariadb && column.code == code::GEOMETRY);
+        // MySQL counts vectors among them, and MariaDB geometry.
+        let also = if mariadb { code::GEOMETRY } else { code::VECTOR };
+        let texts = |column: &MapColumn| is_text(column.code) || column.code == also;
         let choices = |column: &MapColumn| matches!(column.code, code::ENUM | code::SET);
         while !bytes.is_empty() {
             let kind = bytes.u8()?;
@@ -163,7 +169,12 @@ impl TableMap {
                 }
                 10 => self.default_collation(&mut value, choices)?,
                 11 => self.collations(&mut value, choices)?,
-                // Kinds of geometry, visibility, dimensions of vectors: nothing that images need.
+                13 => {
+                    for column in self.columns.iter_mut().filter(|column| column.code == code::VECTOR) {
+                        column.dimensions = Some(value.packed()?);
+                    }
+                }
+                // Kinds of geometry, visibility: nothing that images need.
                 _ => {}
             }
         }

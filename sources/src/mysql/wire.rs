@@ -108,13 +108,13 @@ impl Wire {
             (8, 0, 0),
             user,
             None::<&[u8]>,
-            Some(plugin.clone()),
+            Some(plugin),
             capabilities,
             None,
             u32::MAX,
         );
         wire.send(&response).await?;
-        wire.authenticate(address, plugin, nonce).await?;
+        wire.authenticate(address, nonce).await?;
         Ok(wire)
     }
 
@@ -130,12 +130,7 @@ impl Wire {
     }
 
     /// Goes on until the server lets us in.
-    async fn authenticate(
-        &mut self,
-        address: &Address,
-        mut plugin: AuthPlugin<'static>,
-        mut nonce: Vec<u8>,
-    ) -> Result<(), Error> {
+    async fn authenticate(&mut self, address: &Address, mut nonce: Vec<u8>) -> Result<(), Error> {
         loop {
             let packet = self.answer().await?;
             match (packet.first(), packet.get(1)) {
@@ -143,7 +138,7 @@ impl Wire {
                 // Another way in, and what to mix the password with.
                 (Some(0xfe), Some(_)) => {
                     let other: AuthSwitchRequest<'_> = ParseBuf(&packet).parse(()).map_err(broken)?;
-                    plugin = other.auth_plugin().into_owned();
+                    let plugin = other.auth_plugin();
                     nonce = other.plugin_data().to_vec();
                     if !matches!(plugin, AuthPlugin::CachingSha2Password | AuthPlugin::MysqlNativePassword) {
                         let name = String::from_utf8_lossy(plugin.as_bytes()).into_owned();
