@@ -448,12 +448,7 @@ async fn verify(
 }
 
 /// Asks for the log from a place on.
-async fn request(
-    address: &Address,
-    server: &Server,
-    options: &Options,
-    start: &Start,
-) -> Result<LogStream, FeedError> {
+async fn request(address: &Address, server: &Server, options: &Options, start: &Start) -> Result<LogStream, FeedError> {
     let heartbeat = options.heartbeat_ms.max(1).saturating_mul(1_000_000);
     let mut settings = format!("SET @master_heartbeat_period = {heartbeat}, @source_heartbeat_period = {heartbeat}");
     if server.mariadb {
