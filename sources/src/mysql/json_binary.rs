@@ -22,9 +22,33 @@ pub(super) fn text(bytes: &[u8]) -> Result<String, Malformed> {
     let mut out = String::with_capacity(bytes.len() + bytes.len() / 4);
     match bytes.split_first() {
         None => out.push_str("null"),
-        Some((&kind, rest)) => value(kind, rest, &mut out, DEPTH_MAX)?,
+        Some((&kind, rest)) => value(kind, rest, &mut out, Limits::of(bytes))?,
     }
     Ok(out)
+}
+
+/// How deep a document may still go, and how long its text may become: what refers to its parts over and over again is
+/// no document.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    depth: usize,
+    text_bytes: usize,
+}
+
+impl Limits {
+    fn of(document: &[u8]) -> Limits {
+        // A byte becomes six characters at most, and an element of three bytes eighteen.
+        Limits { depth: DEPTH_MAX, text_bytes: document.len().saturating_mul(16).saturating_add(256) }
+    }
+
+    /// Inside of a list, with this much text already there.
+    fn deeper(self, text_bytes: usize) -> Result<Limits, Malformed> {
+        let depth = self.depth.checked_sub(1).ok_or(Malformed("JSON that is too deep"))?;
+        if text_bytes > self.text_bytes {
+            return Err(Malformed("JSON whose parts are in it several times"));
+        }
+        Ok(Limits { depth, ..self })
+    }
 }
 
 /// Appends JSON text with its white space left out and its floating point numbers in one form, so that what a query
@@ -90,13 +114,13 @@ fn is_double(token: &str) -> bool {
     digits <= 17 && token.contains(['.', 'e', 'E'])
 }
 
-fn value(kind: u8, bytes: &[u8], out: &mut String, depth: usize) -> Result<(), Malformed> {
+fn value(kind: u8, bytes: &[u8], out: &mut String, limits: Limits) -> Result<(), Malformed> {
     let mut rest = Bytes(bytes);
     match kind {
-        0 => list(bytes, 2, true, out, depth)?,
-        1 => list(bytes, 4, true, out, depth)?,
-        2 => list(bytes, 2, false, out, depth)?,
-        3 => list(bytes, 4, false, out, depth)?,
+        0 => list(bytes, 2, true, out, limits)?,
+        1 => list(bytes, 4, true, out, limits)?,
+        2 => list(bytes, 2, false, out, limits)?,
+        3 => list(bytes, 4, false, out, limits)?,
         4 => literal(rest.u8()?, out)?,
         5 => push_int(out, i64::from(rest.u16()? as i16)),
         6 => push_uint(out, u64::from(rest.u16()?)),
@@ -120,8 +144,7 @@ fn value(kind: u8, bytes: &[u8], out: &mut String, depth: usize) -> Result<(), M
 }
 
 /// An object or an array whose numbers have `width` bytes.
-fn list(bytes: &[u8], width: usize, object: bool, out: &mut String, depth: usize) -> Result<(), Malformed> {
-    let depth = depth.checked_sub(1).ok_or(Malformed("JSON that is too deep"))?;
+fn list(bytes: &[u8], width: usize, object: bool, out: &mut String, limits: Limits) -> Result<(), Malformed> {
     out.push(if object { '{' } else { '[' });
     for (at, entry) in Entries::new(bytes, width, object)?.enumerate() {
         let Entry { key, kind, bytes } = entry?;
@@ -132,7 +155,7 @@ fn list(bytes: &[u8], width: usize, object: bool, out: &mut String, depth: usize
             json::push_string(out, key);
             out.push(':');
         }
-        value(kind, bytes, out, depth)?;
+        value(kind, bytes, out, limits.deeper(out.len())?)?;
     }
     out.push(if object { '}' } else { ']' });
     Ok(())
@@ -212,33 +235,37 @@ impl Node {
     pub(super) fn read(bytes: &[u8]) -> Result<Node, Malformed> {
         match bytes.split_first() {
             None => Ok(Node::Scalar("null".into())),
-            Some((&kind, rest)) => Node::of(kind, rest, DEPTH_MAX),
+            Some((&kind, rest)) => Node::of(kind, rest, Limits::of(bytes), &mut 0),
         }
     }
 
-    fn of(kind: u8, bytes: &[u8], depth: usize) -> Result<Node, Malformed> {
+    /// `written` is how long the text of what was read before is.
+    fn of(kind: u8, bytes: &[u8], limits: Limits, written: &mut usize) -> Result<Node, Malformed> {
         let width = if matches!(kind, 0 | 2) { 2 } else { 4 };
-        let deeper = || depth.checked_sub(1).ok_or(Malformed("JSON that is too deep"));
         Ok(match kind {
             0 | 1 => {
-                let depth = deeper()?;
                 let member = |entry: Result<Entry<'_>, Malformed>| {
                     let Entry { key, kind, bytes } = entry?;
-                    Ok((key.unwrap_or_default().to_owned(), Node::of(kind, bytes, depth)?))
+                    let key = key.unwrap_or_default().to_owned();
+                    *written += key.len() + 1;
+                    let limits = limits.deeper(*written)?;
+                    Ok((key, Node::of(kind, bytes, limits, written)?))
                 };
                 Node::Object(Entries::new(bytes, width, true)?.map(member).collect::<Result<_, _>>()?)
             }
             2 | 3 => {
-                let depth = deeper()?;
                 let element = |entry: Result<Entry<'_>, Malformed>| {
                     let Entry { kind, bytes, .. } = entry?;
-                    Node::of(kind, bytes, depth)
+                    *written += 1;
+                    let limits = limits.deeper(*written)?;
+                    Node::of(kind, bytes, limits, written)
                 };
                 Node::Array(Entries::new(bytes, width, false)?.map(element).collect::<Result<_, _>>()?)
             }
             _ => {
                 let mut text = String::new();
-                value(kind, bytes, &mut text, depth)?;
+                value(kind, bytes, &mut text, limits)?;
+                *written += text.len();
                 Node::Scalar(text)
             }
         })
@@ -410,5 +437,33 @@ mod tests {
         // An array whose element is the array itself.
         assert_eq!(of("02 01 00 07 00 02 00 00"), Err(Malformed("JSON that is too deep")));
         assert!(of("2a").is_err());
+    }
+
+    #[test]
+    fn a_document_whose_parts_are_in_it_over_and_over_is_an_error() {
+        // Sixty arrays of two elements, which are both the next array: 2^60 values.
+        let mut bytes = vec![2];
+        for level in 0..60_u16 {
+            let (place, size) = (10_u16, 10 * (61 - level));
+            bytes.extend([2, 0]);
+            bytes.extend(size.to_le_bytes());
+            for _ in 0..2 {
+                bytes.push(2);
+                bytes.extend(place.to_le_bytes());
+            }
+        }
+        bytes.extend([0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(text(&bytes), Err(Malformed("JSON whose parts are in it several times")));
+        assert_eq!(Node::read(&bytes), Err(Malformed("JSON whose parts are in it several times")));
+    }
+
+    #[test]
+    fn the_longest_text_of_a_document_is_allowed() {
+        // Control characters, which are six characters each; and `false`, of which each is three bytes.
+        let escaped = [&[12, 100][..], &[1; 100]].concat();
+        assert_eq!(text(&escaped).map(|text| text.len()), Ok(602));
+        let mut list = vec![2, 200, 0, 92, 2];
+        list.extend([4, 2, 0].repeat(200));
+        assert_eq!(text(&list).map(|text| text.len()), Ok(200 * 6 + 1));
     }
 }

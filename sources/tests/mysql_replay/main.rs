@@ -2,6 +2,7 @@
 //! right, or what can't be captured is refused by name. Where the logs come from is in `logs/README.md`.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod damaged;
 mod log;
 mod maps;
 mod refused;

@@ -152,11 +152,11 @@ async fn what_changed_in_json_is_put_into_what_it_was() {
         person(6, "Pete", "zzzzzzzzzz", 42),
     ];
     assert_eq!(run.images()[12..], older);
-    let befores = run.steps.iter().filter_map(|step| match step {
+    let mut befores = run.steps.iter().rev().filter_map(|step| match step {
         Step::Change(change) => change.before.as_deref(),
         _ => None,
     });
-    assert_eq!(befores.last(), Some(person(6, "Pete", "zzzzzzzzzz", 41).as_str()));
+    assert_eq!(befores.next(), Some(person(6, "Pete", "zzzzzzzzzz", 41).as_str()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
