@@ -1,10 +1,11 @@
 //! The feeds that there are, behind one face. An enum and no trait object: a feed's calls are futures of its own type.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cdc_sources::{
-    Checkpoint, Feed as _, FeedError, Finding, Portion, Progress, Remedy, Rules, TableOrders, mysql, postgres,
+    Checkpoint, Feed as _, FeedError, Finding, Portion, Progress, Remedy, Rules, Table, TableOrders, mysql, postgres,
 };
 
 use super::kept::{Kept, Selected};
@@ -37,6 +38,8 @@ pub(super) struct Wanted {
     pub(super) orders: TableOrders,
     /// Which tables somebody has chosen while the service ran.
     pub(super) selected: Option<Selected>,
+    /// The tables of which there are rows here, as those look.
+    pub(super) known: Vec<Arc<Table>>,
 }
 
 /// How one kind of database is followed.
@@ -55,7 +58,7 @@ pub(super) enum AnyFeed {
 
 impl Wanted {
     pub(super) fn of(kept: &Kept) -> Self {
-        Self { repair: kept.is_repairing, orders: kept.orders(), selected: kept.selected.clone() }
+        Self { repair: kept.is_repairing, orders: kept.orders(), selected: kept.selected.clone(), known: Vec::new() }
     }
 }
 
@@ -154,7 +157,7 @@ fn options(spec: &SourceSpec, folder: &Path, wanted: Wanted) -> Result<Options, 
         source: None,
     })?;
     let url = url.reveal().to_owned();
-    let Wanted { repair, orders, selected } = wanted;
+    let Wanted { repair, orders, selected, known } = wanted;
     let rules = rules(&spec.selection, selected.as_ref());
     Ok(match spec.kind() {
         SourceKind::Postgres => {
@@ -170,6 +173,7 @@ fn options(spec: &SourceSpec, folder: &Path, wanted: Wanted) -> Result<Options, 
                 snapshot: spec.snapshot,
                 repair,
                 orders,
+                known,
                 spill_dir: folder.join("spill").join(spec.name.as_str()),
                 heartbeat_write_interval: spec.heartbeat,
                 ..postgres::Options::new(url)

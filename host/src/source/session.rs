@@ -109,7 +109,9 @@ impl<'a> Session<'a> {
         let position = position.map(Checkpoint);
         in_flight.begin(position.as_ref());
         behind::empty(runner, in_flight, feeds::rules(&source.spec.selection, kept.selected.as_ref()), &kept).await?;
-        let wanted = Wanted::of(&*source.kept().await);
+        let mut wanted = Wanted::of(&*source.kept().await);
+        let (view, name) = (runner.store.view()?, source.name().to_owned());
+        wanted.known = stored::blocking(move || stored::with_rows(&*view, &name)).await?;
         let reads_anew = wanted.repair;
         let opened = runner.opener.open(position, wanted).await;
         let feed = opened.map_err(|error| Failure::of_feed(&error, source.name()))?;

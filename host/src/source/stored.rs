@@ -42,6 +42,17 @@ pub(super) fn tables(view: &dyn View, source: &str) -> Result<Vec<Arc<Table>>, S
     view.schemas().into_iter().filter_map(|schema| read(schema).transpose()).collect()
 }
 
+/// Those of them that have rows.
+pub(super) fn with_rows(view: &dyn View, source: &str) -> Result<Vec<Arc<Table>>, StoreError> {
+    let mut found = Vec::new();
+    for table in tables(view, source)? {
+        if has_rows(view, &table.name)? {
+            found.push(table);
+        }
+    }
+    Ok(found)
+}
+
 /// Whether a table of this name is here and follows this source.
 pub(super) fn is_of(view: &dyn View, source: &str, name: &str) -> bool {
     let schema = view.schema(name, None).and_then(|found| TableSchema::read(&found.definition).ok());

@@ -49,6 +49,11 @@ impl Model {
                 let rows = self.tables.entry(table.name.clone()).or_default();
                 rows.retain(|key, _| seen.contains(key));
             }
+            Step::Rewrite(_) => unreachable!("this feed reads anew instead"),
+            Step::Gone(table) => {
+                self.tables.remove(&table.name);
+                self.reading.remove(&table.name);
+            }
             Step::Change(change) => {
                 let name = change.table.name.clone();
                 assert!(
