@@ -405,6 +405,27 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_a_source_is_shown_alone_too() {
+        let mut out = Vec::new();
+        write_source_table(&mut out, &table("public.users", SourceTableState::Following, 12));
+        assert_golden("source-table.json", &out);
+        let words: Vec<_> = SourceTableState::ALL.iter().map(|state| state.as_str()).collect();
+        assert_eq!(words, ["waiting", "reading", "rereading", "following", "paused", "stopped", "dropped"]);
+    }
+
+    #[test]
+    fn a_table_that_a_source_has_not_or_that_is_not_in_a_state_for_it_says_what_to_do() {
+        let name = crate::SourceName::parse("shop").unwrap_or_else(|problem| panic!("{problem}"));
+        let mut out = Vec::new();
+        crate::Problem::unknown_source_table(&name, "public.nobody").write(&mut out);
+        assert_golden("problem-unknown-source-table.json", &out);
+        let mut out = Vec::new();
+        let detail = "table public.users is paused: resume it: its rows are read anew then";
+        crate::Problem::wrong_table_state(detail, "paused").write(&mut out);
+        assert_golden("problem-wrong-table-state.json", &out);
+    }
+
+    #[test]
     fn a_source_that_is_not_there_says_where_sources_stand() {
         let name = crate::SourceName::parse("shop").unwrap_or_else(|problem| panic!("{problem}"));
         let mut out = Vec::new();

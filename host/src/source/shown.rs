@@ -30,6 +30,8 @@ pub(super) struct Shown {
     reread: BTreeMap<String, Why>,
     /// Tables that have rows here and that the feed does not know.
     missing: BTreeSet<String>,
+    /// Each table's state when the feed listed it last, over reconnections.
+    seen: HashMap<String, TableState>,
     /// When tables that are being read were first seen so, and how many rows had been read then.
     begun: HashMap<String, (Instant, u64)>,
     /// Rows a second of those, where there is something to go by.
@@ -52,6 +54,7 @@ impl Shown {
             held: BTreeMap::new(),
             reread: BTreeMap::new(),
             missing: BTreeSet::new(),
+            seen: HashMap::new(),
             begun: HashMap::new(),
             rates: HashMap::new(),
         };
@@ -75,20 +78,20 @@ impl Shown {
 
     /// The feed has come so far. Answers how many tables stopped, and how many began to be read anew.
     pub(super) fn progressed(&mut self, progress: Progress, now: Instant) -> (u64, u64) {
-        let before: HashMap<&str, TableState> =
-            self.progress.tables.iter().map(|table| (table.table.as_str(), table.state)).collect();
-        let became = |state: TableState| {
-            let is_news = |table: &&TableProgress| {
-                table.state == state && before.get(table.table.as_str()).is_none_or(|before| *before != state)
-            };
+        let (mut stops, mut rereads) = (0, 0);
+        for TableProgress { table, state, .. } in &progress.tables {
+            let before = self.seen.insert(table.clone(), *state);
             // What is held stopped when it was put there.
-            progress.tables.iter().filter(is_news).filter(|table| !self.held.contains_key(&table.table)).count() as u64
-        };
-        let counts = (became(TableState::Stopped), became(TableState::Rereading));
+            if before == Some(*state) || self.held.contains_key(table) {
+                continue;
+            }
+            stops += u64::from(*state == TableState::Stopped);
+            rereads += u64::from(*state == TableState::Rereading);
+        }
         self.clock(&progress.tables, now);
         self.progress = progress;
         self.settle();
-        counts
+        (stops, rereads)
     }
 
     /// Takes the time of tables that are being read.
