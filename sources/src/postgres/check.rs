@@ -1,5 +1,7 @@
 //! What is missing before a PostgreSQL database can be captured.
 
+mod tables;
+
 use super::address::Address;
 use super::catalog::{Cells, candidates, flag, number, one_row, text};
 use super::wire::{Connection, Purpose, WireError, identifier};
@@ -37,7 +39,7 @@ fn look(options: &Options) -> Vec<Finding> {
         findings.push(missing("version", message, None));
         return findings;
     }
-    for part in [settings, role, publication, tables, slot_state] {
+    for part in [settings, role, publication, tables::look, slot_state] {
         if let Err(error) = part(&mut sql, options, &address, &mut findings) {
             findings.push(failed(&error.into_feed("look at the database")));
         }
@@ -75,10 +77,48 @@ fn settings(
 ) -> Result<(), WireError> {
     let mut cells = answer(
         sql,
-        "SELECT current_setting('wal_level'), current_setting('max_replication_slots')::int, \
+        "SELECT pg_is_in_recovery(), current_setting('server_encoding'), \
+         coalesce(current_setting('idle_replication_slot_timeout', true), '0'), \
+         current_setting('synchronized_standby_slots', true) = '', \
+         (SELECT min(slot_name) FROM pg_replication_slots WHERE slot_type = 'physical'), current_setting('wal_level'), current_setting('max_replication_slots')::int, \
          (SELECT count(*) FROM pg_replication_slots), current_setting('max_wal_senders')::int, \
          (SELECT count(*) FROM pg_stat_replication), current_setting('max_slot_wal_keep_size')",
     )?;
+    if flag(&mut cells)? {
+        let message = "the server is a standby: it takes no publication, and its tables can't be read beside its log. Let \
+                       the url name the primary";
+        findings.push(missing("standby", message.into(), None));
+    }
+    if text(&mut cells)? == "SQL_ASCII" {
+        let message = "the database's encoding is SQL_ASCII, which lets texts be any bytes: a table with one that is no \
+                       UTF-8 stops";
+        findings.push(warning("encoding", message.into(), None));
+    }
+    let idle = text(&mut cells)?;
+    if idle != "0" {
+        findings.push(warning(
+            "idle-timeout",
+            format!(
+                "the server gives a slot up that nobody follows for {idle} (idle_replication_slot_timeout): a source that \
+                 rests longer needs a repair"
+            ),
+            Some("ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf();".into()),
+        ));
+    }
+    let unsynchronized = cells.next().flatten().is_some_and(|empty| empty == "t");
+    if let (true, Some(standby)) = (unsynchronized, cells.next().flatten()) {
+        findings.push(warning(
+            "failover",
+            "changes may be sent before the standbys have them, so that one that takes over may lack what was captured, \
+             and the source needs a repair"
+                .into(),
+            Some(format!(
+                "ALTER SYSTEM SET synchronized_standby_slots = {}; SELECT pg_reload_conf();",
+                // The grammar of ALTER SYSTEM knows no E''.
+                format_args!("'{}'", standby.replace('\'', "''"))
+            )),
+        ));
+    }
     let level = text(&mut cells)?;
     if level == "logical" {
         findings.push(good("wal-level", "wal_level is logical".into()));
@@ -122,7 +162,12 @@ fn settings(
     Ok(())
 }
 
-fn role(sql: &mut Connection, _: &Options, address: &Address, findings: &mut Vec<Finding>) -> Result<(), WireError> {
+fn role(
+    sql: &mut Connection,
+    options: &Options,
+    address: &Address,
+    findings: &mut Vec<Finding>,
+) -> Result<(), WireError> {
     let mut cells =
         answer(sql, "SELECT rolreplication OR rolsuper, rolsuper FROM pg_roles WHERE rolname = current_user")?;
     let (replication, superuser) = (flag(&mut cells)?, flag(&mut cells)?);
@@ -137,12 +182,20 @@ fn role(sql: &mut Connection, _: &Options, address: &Address, findings: &mut Vec
         ));
     }
     if superuser {
+        let schemas: std::collections::BTreeSet<String> =
+            candidates(sql, &options.rules)?.into_iter().map(|table| identifier(&table.namespace)).collect();
+        let schemas: Vec<String> = schemas.into_iter().collect();
+        let mut remedy = "CREATE ROLE cdc LOGIN REPLICATION PASSWORD '…';".to_owned();
+        if !schemas.is_empty() {
+            let schemas = schemas.join(", ");
+            remedy.push_str(&format!(
+                " GRANT USAGE ON SCHEMA {schemas} TO cdc; GRANT SELECT ON ALL TABLES IN SCHEMA {schemas} TO cdc;"
+            ));
+        }
         findings.push(warning(
             "superuser",
             format!("the role {name} is a superuser, and needs far less"),
-            Some(
-                "CREATE ROLE cdc LOGIN REPLICATION PASSWORD '…'; GRANT SELECT ON ALL TABLES IN SCHEMA … TO cdc;".into(),
-            ),
+            Some(remedy),
         ));
     }
     Ok(())
@@ -158,7 +211,10 @@ fn publication(
     let shown = identifier(name);
     let Some(found) = slot::find_publication(sql, name)? else {
         let tables = candidates(sql, &options.rules)?;
-        let (keyed, _): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| table.has_key);
+        let (keyed, keyless): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| table.has_key);
+        if options.publish_all_tables && !keyless.is_empty() {
+            findings.push(failed(&slot::without_key(&keyless)));
+        }
         let create = format!("{};", slot::publication_sql(options, &keyed));
         let mut cells = answer(
             sql,
@@ -166,8 +222,17 @@ fn publication(
              (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)",
         )?;
         let (may_create, superuser) = (flag(&mut cells)?, flag(&mut cells)?);
-        let owns_all = keyed.iter().all(|table| table.owned);
-        let can = options.create_publication && may_create && (superuser || (owns_all && !options.publish_all_tables));
+        // One that is somebody else's is left to them, unless there are no others.
+        let owns_one = keyed.is_empty() || keyed.iter().any(|table| table.owned);
+        let can = options.create_publication && may_create && (superuser || (owns_one && !options.publish_all_tables));
+        for table in keyed.iter().filter(|table| can && !table.owned) {
+            let place = format!("{}.{}", identifier(&table.namespace), identifier(&table.relation));
+            findings.push(warning(
+                "publication",
+                format!("the table {place} is somebody else's, and is captured when that one has published it"),
+                Some(format!("ALTER PUBLICATION {shown} ADD TABLE {place}; -- as a superuser")),
+            ));
+        }
         findings.push(if can {
             good("publication", format!("the publication {shown} is missing, and will be made"))
         } else {
@@ -206,7 +271,10 @@ fn publication(
     if fine {
         findings.push(good("publication", format!("the publication {shown} is there")));
     }
-    let complete_by_itself = found.all_tables || (found.owned && options.create_publication);
+    if !found.made_here {
+        tables::left_out(sql, options, findings)?;
+    }
+    let complete_by_itself = found.all_tables || (found.owned && found.made_here && options.create_publication);
     if !complete_by_itself {
         let published: Vec<(String, String)> = sql
             .query(&format!(
@@ -222,7 +290,9 @@ fn publication(
         for table in candidates(sql, &options.rules)? {
             if !published.contains(&(table.namespace.clone(), table.relation.clone())) {
                 let place = format!("{}.{}", identifier(&table.namespace), identifier(&table.relation));
-                findings.push(warning(
+                let asked = options.rules.include.contains(&format!("{}.{}", table.namespace, table.relation));
+                let finding = if asked { missing } else { warning };
+                findings.push(finding(
                     "publication",
                     format!("the table {place} is included by the rules and not published: it will not be captured"),
                     Some(format!("ALTER PUBLICATION {shown} ADD TABLE {place};")),
@@ -233,76 +303,53 @@ fn publication(
     Ok(())
 }
 
-fn tables(
+fn slot_state(
     sql: &mut Connection,
     options: &Options,
     address: &Address,
     findings: &mut Vec<Finding>,
 ) -> Result<(), WireError> {
-    let user = identifier(&address.user);
-    let tables = candidates(sql, &options.rules)?;
-    if tables.is_empty() {
-        findings.push(warning("tables", "the rules include no table of this database".into(), None));
-        return Ok(());
-    }
-    let mut usable = 0;
-    for table in &tables {
-        let (schema, place) =
-            (identifier(&table.namespace), format!("{}.{}", identifier(&table.namespace), identifier(&table.relation)));
-        if table.identity == b'n' {
-            findings.push(missing(
-                "replica-identity",
+    let shown = identifier(&options.slot);
+    tables::prepared(sql, findings)?;
+    let found = slot::find(sql, &options.slot)?;
+    if let Some(found) = &found {
+        if found.two_phase {
+            findings.push(warning(
+                "two-phase",
                 format!(
-                    "the table {place} has REPLICA IDENTITY NOTHING: PostgreSQL refuses its updates and deletes once \
-                     it is published"
+                    "the slot {shown} was made with two_phase: it keeps the log of a prepared transaction until that is \
+                     ended, and can't be brought along by standbys. A slot that cdc makes does without"
                 ),
-                Some(format!("ALTER TABLE {place} REPLICA IDENTITY DEFAULT;")),
+                None,
             ));
-        } else if !table.has_key {
-            let message = format!(
-                "no key tells the rows of the table {place} apart; PostgreSQL also refuses its updates \
-                and deletes once it is published. Give it a key, or exclude it"
-            );
-            let remedy = Some(format!("ALTER TABLE {place} ADD PRIMARY KEY (…);"));
-            findings.push(if options.skip_tables_without_key {
-                warning("no-key", message, remedy)
-            } else {
-                missing("no-key", message, remedy)
-            });
-        } else if !table.readable && options.snapshot {
-            findings.push(missing(
-                "privileges",
-                format!("the role {user} may not read the table {place}"),
-                Some(format!("GRANT USAGE ON SCHEMA {schema} TO {user}; GRANT SELECT ON {place} TO {user};")),
+        } else if found.failover == Some(false) {
+            findings.push(warning(
+                "failover",
+                format!("standbys do not bring the slot {shown} along: after a failover the source needs a repair"),
+                Some(format!(
+                    "-- with psql 'dbname={} replication=database', while nothing follows it:\nALTER_REPLICATION_SLOT \
+                     {shown} (FAILOVER true);",
+                    address.database
+                )),
             ));
-        } else {
-            usable += 1;
         }
     }
-    findings.push(good("tables", format!("{usable} of {} included tables can be captured", tables.len())));
-    Ok(())
-}
-
-fn slot_state(
-    sql: &mut Connection,
-    options: &Options,
-    _: &Address,
-    findings: &mut Vec<Finding>,
-) -> Result<(), WireError> {
-    let shown = identifier(&options.slot);
-    findings.push(match slot::find(sql, &options.slot)? {
+    findings.push(match found {
         None if options.create_slot => good("slot", format!("the slot {shown} is missing, and will be made")),
         None => missing(
             "slot",
             format!("the slot {shown} is missing, and making it is switched off"),
-            Some(format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput');", quoted(&options.slot))),
+            Some(format!("SELECT {};", slot::create_sql(sql, &options.slot))),
         ),
         Some(found) if found.plugin != "pgoutput" => {
             missing("slot", format!("the slot {shown} is of the plugin {}, so of somebody else", found.plugin), None)
         }
         Some(found) if found.is_lost() => missing(
             "slot",
-            format!("the server has given up the slot {shown}: changes are missing, and the source needs a repair"),
+            format!(
+                "the server gave up the slot {shown}, {}: changes are missing, and the source needs a repair",
+                found.why_lost()
+            ),
             None,
         ),
         Some(found) if found.active => warning("slot", format!("somebody follows the slot {shown} now"), None),

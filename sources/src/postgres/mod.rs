@@ -187,7 +187,8 @@ impl Feed {
     ///
     /// # Errors
     /// `configuration`, `connection`, `authentication`, `privileges`, `version`, `settings`, `publication`, `no-key`,
-    /// `table-refused`, `slot-missing`, `slot-in-use`, `slot-foreign`, `slot-lost`, `another-database`, `checkpoint`.
+    /// `table-refused`, `encoding`, `pooler`, `standby`, `slot-room`, `slot-missing`, `slot-in-use`, `slot-foreign`,
+    /// `slot-lost`, `another-database`, `checkpoint`.
     pub async fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedError> {
         let checkpoint = checkpoint.cloned();
         off_the_runtime("postgres-open", move || open(options, checkpoint.as_ref())).await

@@ -132,7 +132,12 @@ fn create(connection: &mut Connection, name: &str) -> Result<Lsn, FeedError> {
         if room {
             error.remedy = Remedy::Stop;
             error.code = "slot-room";
-            error.message.push_str("; ALTER SYSTEM SET max_replication_slots = …, and restart the server");
+            let most =
+                connection.query("SHOW max_replication_slots").and_then(|rows| number::<u32>(&mut one_row(rows)?));
+            let more = most.map_or(20, |most| most.max(5) * 2);
+            error
+                .message
+                .push_str(&format!("; ALTER SYSTEM SET max_replication_slots = {more}; and restart the server"));
         }
         error
     })

@@ -703,6 +703,14 @@ mod tests {
     }
 
     #[test]
+    fn a_pooler_that_takes_no_settings_is_refused_by_name() {
+        let error =
+            server_error(b"SFATAL\0C08P01\0Munsupported startup parameter: row_security\0\0").into_feed("connect");
+        assert_eq!((error.remedy, error.code), (Remedy::Stop, "pooler"));
+        assert!(error.message.contains("the database itself"), "{}", error.message);
+    }
+
+    #[test]
     fn a_row_that_ends_early_is_an_error() {
         assert_eq!(row(b"\0\x02\xff\xff\xff\xff\0\0\0\x01a").unwrap(), [None, Some("a".into())]);
         assert!(row(b"\0\x01\0\0\0\x05ab").is_err());

@@ -1,6 +1,7 @@
 //! The PostgreSQL feed against real servers.
 #![allow(clippy::unwrap_used)]
 
+mod checked;
 mod failover;
 mod model;
 mod reading;
