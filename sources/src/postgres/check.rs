@@ -5,7 +5,7 @@ mod tables;
 use super::address::Address;
 use super::catalog::{Cells, candidates, flag, number, one_row, text};
 use super::wire::{Connection, Purpose, WireError, identifier};
-use super::{Options, VERSION_MIN, connect, off_the_runtime, quoted, slot};
+use super::{Options, STANDBY_VERSION_MIN, VERSION_MIN, connect, off_the_runtime, quoted, slot};
 use crate::check::{Finding, Severity};
 use crate::feed::FeedError;
 
@@ -85,9 +85,18 @@ fn settings(
          (SELECT count(*) FROM pg_stat_replication), current_setting('max_slot_wal_keep_size')",
     )?;
     if flag(&mut cells)? {
-        let message = "the server is a standby: it takes no publication, and its tables can't be read beside its log. Let \
-                       the url name the primary";
-        findings.push(missing("standby", message.into(), None));
+        if sql.major_version() < STANDBY_VERSION_MIN {
+            let message = format!(
+                "the server is a standby, and those of PostgreSQL {STANDBY_VERSION_MIN} and later can be followed: let the \
+                 url name the primary"
+            );
+            findings.push(missing("standby", message, None));
+        } else if text(&mut answer(sql, "SHOW hot_standby_feedback")?)? != "on" {
+            let message = "the server is a standby without hot_standby_feedback: the primary may remove rows of its catalog \
+                           that the slot needs, and the source needs a repair then";
+            let remedy = "ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf(); -- on the standby";
+            findings.push(warning("standby", message.into(), Some(remedy.into())));
+        }
     }
     if text(&mut cells)? == "SQL_ASCII" {
         let message = "the database's encoding is SQL_ASCII, which lets texts be any bytes: a table with one that is no \
@@ -224,7 +233,11 @@ fn publication(
         let (may_create, superuser) = (flag(&mut cells)?, flag(&mut cells)?);
         // One that is somebody else's is left to them, unless there are no others.
         let owns_one = keyed.is_empty() || keyed.iter().any(|table| table.owned);
-        let can = options.create_publication && may_create && (superuser || (owns_one && !options.publish_all_tables));
+        let is_primary = slot::applied(sql)?.is_none();
+        let can = is_primary
+            && options.create_publication
+            && may_create
+            && (superuser || (owns_one && !options.publish_all_tables));
         for table in keyed.iter().filter(|table| can && !table.owned) {
             let place = format!("{}.{}", identifier(&table.namespace), identifier(&table.relation));
             findings.push(warning(

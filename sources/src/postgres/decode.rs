@@ -20,7 +20,7 @@ use super::prepared::Prepared;
 use super::queue::Shared;
 use super::shape::Shape;
 use super::spill::{Replay, Spills};
-use super::window::Window;
+use super::window::{Committed, Window};
 use super::wire::{WireError, identifier};
 use crate::change::{Action, Change, Portion, Step, Table};
 use crate::feed::{FeedError, Reason, Remedy};
@@ -75,7 +75,7 @@ pub(super) struct Decoder {
     /// Where the last checkpoint that was handed out is.
     pub(super) marked: Lsn,
     resume: Place,
-    recent: VecDeque<u32>,
+    recent: VecDeque<Committed>,
     relations: HashMap<u32, Followed>,
     described: HashMap<u32, Arc<Table>>,
     /// How rows that are stored look, also those of before this run.
@@ -91,7 +91,7 @@ pub(super) struct Decoder {
     spills: Spills,
     prepared: Prepared,
     /// Every table is read after the transactions of the time when the feed was opened.
-    reads_all: bool,
+    pub(super) reads_all: bool,
     streaming: Option<u32>,
     current: Option<Current>,
     replay: Option<(Replay, Lsn)>,
@@ -174,7 +174,7 @@ impl Decoder {
     }
 
     /// The transactions that were handed out last.
-    pub(super) fn recent(&self) -> Vec<u32> {
+    pub(super) fn recent(&self) -> Vec<Committed> {
         self.recent.iter().copied().collect()
     }
 
@@ -341,7 +341,7 @@ impl Decoder {
             if self.recent.len() == RECENT_MAX {
                 self.recent.pop_front();
             }
-            self.recent.push_back(current.xid);
+            self.recent.push_back(Committed { xid: current.xid, commit: current.commit });
         }
         self.position = self.position.max(end);
     }
@@ -552,7 +552,7 @@ impl Decoder {
         if let Some((oid, window)) = &mut self.window
             && *oid == relation
         {
-            window.note(current.xid, &change);
+            window.note(Committed { xid: current.xid, commit: current.commit }, &change);
             let lacking = !window.lacking().is_empty();
             self.mark_lacking(relation, lacking);
         }

@@ -89,6 +89,9 @@ use crate::rules::Rules;
 /// The oldest version whose log this feed reads: the first with `proto_version` 2.
 const VERSION_MIN: u32 = 14;
 
+/// The oldest version whose standbys decode their log.
+const STANDBY_VERSION_MIN: u32 = 16;
+
 /// How a PostgreSQL database is followed.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -319,7 +322,7 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     let resumed = checkpoint.map(Mark::read).transpose()?;
     let shared = Arc::new(Shared::new().map_err(|error| wire::WireError::from(error).into_feed("set up"))?);
     let mut sql = connect(&address, Purpose::Sql, Some(&shared))?;
-    check_server(&mut sql)?;
+    check_server(&mut sql, &options.slot)?;
     let mut stream = connect(&address, Purpose::Replication, None)?;
     let origin = identify(&mut stream, &address, &options)?;
     let mut tables = BTreeMap::new();
@@ -359,7 +362,9 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     let mut watching = look_around(connect(&address, Purpose::Sql, Some(&shared))?);
     let publication = slot::find_publication(&mut watching.connection, &options.publication)
         .map_err(|error| error.into_feed("look up the publication"))?;
-    let adds_tables = publication.is_some_and(|publication| slot::may_add_tables(&options, publication));
+    let standby = slot::applied(&mut watching.connection).map_err(|error| error.into_feed("look at the server"))?;
+    let may_add = |publication| standby.is_none() && slot::may_add_tables(&options, publication);
+    let adds_tables = publication.is_some_and(may_add);
     start(&mut stream, &options, place)?;
     let watcher = Watcher::new(options.clone(), shared.clone(), watching, adds_tables);
     let writer = Writer::new(&origin);
@@ -375,18 +380,23 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
 }
 
 /// Refuses a server whose log could not be followed.
-fn check_server(sql: &mut Connection) -> Result<(), FeedError> {
+fn check_server(sql: &mut Connection, slot: &str) -> Result<(), FeedError> {
     let stop = |code, message| FeedError { remedy: Remedy::Stop, code, message, source: None };
     if sql.major_version() < VERSION_MIN {
         let message = format!("the server is PostgreSQL {}, and {VERSION_MIN} is the oldest", sql.server_version());
         return Err(stop("version", message));
     }
-    let rows = sql.query("SELECT pg_is_in_recovery()").and_then(|rows| text(&mut one_row(rows)?));
-    if rows.map_err(|error| error.into_feed("look at the server"))? == "t" {
-        // It may be about to take over.
-        let message = "the server is a standby: it takes no publication, and its tables can't be read beside its log. \
-                       Let the url name the primary; a standby that takes over is followed by itself";
-        return Err(FeedError { remedy: Remedy::Retry, code: "standby", message: message.into(), source: None });
+    let applied = slot::applied(sql).map_err(|error| error.into_feed("look at the server"))?;
+    if applied.is_some() {
+        let found = slot::find(sql, slot).map_err(|error| error.into_feed("look up the replication slot"))?;
+        let synced = found.is_some_and(|found| found.synced);
+        if synced || sql.major_version() < STANDBY_VERSION_MIN {
+            // It may be about to take over.
+            let why = if synced { "brings the slot along, which can be followed" } else { "can be followed" };
+            let message =
+                format!("the server is a standby, and {why} when it has taken over. Let the url name the primary");
+            return Err(FeedError { remedy: Remedy::Retry, code: "standby", message, source: None });
+        }
     }
     let rows = sql.query("SHOW wal_level").and_then(|rows| text(&mut one_row(rows)?));
     let level = rows.map_err(|error| error.into_feed("look at wal_level"))?;

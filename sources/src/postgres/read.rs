@@ -5,7 +5,8 @@
 //! that a slow taker never keeps a transaction open: the next chunk begins when there is room for it.
 //!
 //! A chunk's place in the log comes from a message that another connection writes into it after the snapshot was
-//! taken: whatever the snapshot sees is before it. It is the only thing that reading writes to the database.
+//! taken: whatever the snapshot sees is before it. It is the only thing that reading writes to the database. On a standby,
+//! which takes none, the place is what it has applied by then.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -171,6 +172,7 @@ impl Reader {
         let doing = format!("read the table {}.{}", table.namespace, table.relation);
         // Children of a table that is not partitioned are tables of their own.
         let source = if table.partitioned { name.clone() } else { format!("ONLY {name}") };
+        let applied = slot::applied(&mut self.beside).map_err(|error| error.into_feed(&doing))?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {source} IN ACCESS SHARE MODE; \
              SELECT pg_current_snapshot()"
@@ -201,6 +203,10 @@ impl Reader {
             }
         };
         let snapshot = snapshot.ok_or_else(|| WireError::Protocol("a snapshot of another form").into_feed(&doing))?;
+        let snapshot = match applied {
+            Some(applied) => snapshot.on_standby(applied),
+            None => snapshot,
+        };
         // As it is under the lock.
         let found = self.catalog.find(task.oid).map_err(|error| error.into_feed(&doing))?;
         let Some(found) = found.filter(|found| {

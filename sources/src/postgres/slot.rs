@@ -29,6 +29,8 @@ pub(super) struct Slot {
     pub(super) two_phase: bool,
     /// Whether standbys bring it along. None before version 17.
     pub(super) failover: Option<bool>,
+    /// Whether it is a standby's copy of one, which can't be followed before that takes over.
+    pub(super) synced: bool,
 }
 
 impl Slot {
@@ -83,7 +85,7 @@ pub(super) fn find(connection: &mut Connection, name: &str) -> Result<Option<Slo
         "SELECT coalesce(plugin, ''), coalesce(database, ''), active, coalesce(confirmed_flush_lsn, '0/0'), \
          pg_wal_lsn_diff({NEWEST}, restart_lsn)::bigint, {NEWEST}, coalesce(wal_status, ''), two_phase, \
          coalesce(to_jsonb(s) ->> 'invalidation_reason', CASE to_jsonb(s) ->> 'conflicting' WHEN 'true' THEN \
-         'rows_removed' END), to_jsonb(s) ->> 'failover' FROM pg_replication_slots s WHERE slot_name = {}",
+         'rows_removed' END), to_jsonb(s) ->> 'failover', coalesce(to_jsonb(s) ->> 'synced', '') FROM pg_replication_slots s WHERE slot_name = {}",
         literal(name)
     ))?;
     if rows.is_empty() {
@@ -101,6 +103,7 @@ pub(super) fn find(connection: &mut Connection, name: &str) -> Result<Option<Slo
         two_phase: flag(&mut cells)?,
         invalidation: cells.next().flatten(),
         failover: cells.next().flatten().map(|failover| failover == "true"),
+        synced: text(&mut cells)? == "true",
     }))
 }
 
@@ -110,15 +113,24 @@ pub(super) fn newest(connection: &mut Connection) -> Result<Lsn, WireError> {
 }
 
 /// Writes a message into the log, and gives its place: everything that was committed before is before it, and the log
-/// reaches it although nothing else is written.
+/// reaches it although nothing else is written. On a standby, which writes nothing, what it has applied does the same.
 pub(super) fn mark_place(connection: &mut Connection) -> Result<Lsn, WireError> {
-    let sql = "SELECT pg_logical_emit_message(true, 'cdc', '')";
+    let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
+               ELSE pg_logical_emit_message(true, 'cdc', '') END";
     connection.query(sql).and_then(|rows| number(&mut one_row(rows)?))
 }
 
+/// What a standby has applied; None if the server is none.
+pub(super) fn applied(connection: &mut Connection) -> Result<Option<Lsn>, WireError> {
+    let rows = connection.query("SELECT pg_last_wal_replay_lsn() WHERE pg_is_in_recovery()")?;
+    if rows.is_empty() { Ok(None) } else { number(&mut one_row(rows)?).map(Some) }
+}
+
 /// The call that makes a slot: one that standbys bring along, where the server knows such.
-pub(super) fn create_sql(connection: &Connection, name: &str) -> String {
-    let more = if connection.major_version() >= 17 { ", failover => true" } else { "" };
+pub(super) fn create_sql(connection: &mut Connection, name: &str) -> String {
+    // A standby makes none that other standbys would bring along.
+    let is_primary = |connection: &mut Connection| applied(connection).is_ok_and(|applied| applied.is_none());
+    let more = if connection.major_version() >= 17 && is_primary(connection) { ", failover => true" } else { "" };
     format!("pg_create_logical_replication_slot({}, 'pgoutput'{more})", literal(name))
 }
 
@@ -393,6 +405,11 @@ pub(super) fn settle_publication(
         let (owned, others): (Vec<Candidate>, Vec<Candidate>) = tables.into_iter().partition(|table| table.owned);
         let tables = if owned.is_empty() { others } else { owned };
         let sql = publication_sql(options, &tables);
+        if applied(connection).map_err(|error| error.into_feed("look at the server"))?.is_some() {
+            return Err(stop_publication(format!(
+                "there is no publication `{name}`, and the server is a standby, which makes none: run on its primary {sql}"
+            )));
+        }
         if !options.create_publication {
             return Err(stop_publication(format!(
                 "there is no publication `{name}`, and making one is switched off: {sql}"
@@ -423,7 +440,8 @@ pub(super) fn settle_publication(
             identifier(name)
         )));
     }
-    if may_add_tables(options, publication) {
+    let standby = applied(connection).map_err(|error| error.into_feed("look at the server"))?;
+    if standby.is_none() && may_add_tables(options, publication) {
         add_tables(connection, options, known).map_err(|error| error.into_feed("add tables to the publication"))?;
     }
     Ok(())

@@ -408,6 +408,7 @@ impl Decoder {
         for mark in self.tables.values_mut() {
             mark.late = late;
         }
+        self.reads_all = late && self.options.snapshot;
         self.left_out = self.reasons_of(&overview.unpublished);
         self.tables_changed();
     }

@@ -63,7 +63,7 @@ impl Watcher {
             if let (Some(at), Some(interval)) = (beat_at, self.options.heartbeat_write_interval)
                 && now >= at
             {
-                let sql = "SELECT pg_logical_emit_message(true, 'cdc.heartbeat', '')";
+                let sql = "SELECT pg_logical_emit_message(true, 'cdc.heartbeat', '') WHERE NOT pg_is_in_recovery()";
                 self.catalog.connection.query(sql).map_err(|error| error.into_feed("write a heartbeat"))?;
                 beat_at = Some(now + interval);
             }

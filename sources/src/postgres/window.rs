@@ -20,12 +20,25 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
+use super::lsn::Lsn;
 use crate::change::{Action, Change};
 use crate::json;
+
+/// A transaction that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Committed {
+    pub(super) xid: u32,
+    /// Its commit record.
+    pub(super) commit: Lsn,
+}
 
 /// Which transactions a snapshot sees: `pg_current_snapshot()`, in the 32 bits that the log has of each id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Snapshot {
+    /// On a standby, whose function does not tell which transactions are open: what it had applied before the snapshot
+    /// was taken, and sees for certain. What came after counts as unseen; that the snapshot may see it does no harm,
+    /// because the log has told it as well.
+    applied: Option<Lsn>,
     /// Ids from here on had not been given, or their transactions had not ended.
     end: u32,
     /// Below `end`, and not ended.
@@ -41,11 +54,19 @@ impl Snapshot {
         id(parts.next()?)?;
         let end = id(parts.next()?)?;
         let open = parts.next()?.split(',').filter(|id| !id.is_empty()).map(id).collect::<Option<_>>()?;
-        Some(Snapshot { end, open })
+        Some(Snapshot { applied: None, end, open })
+    }
+
+    /// The same, taken on a standby that had applied the log up to this place before.
+    pub(super) fn on_standby(self, applied: Lsn) -> Snapshot {
+        Snapshot { applied: Some(applied), ..self }
     }
 
     /// Whether it sees what the transaction did, given that the transaction committed.
-    pub(super) fn sees(&self, xid: u32) -> bool {
+    pub(super) fn sees(&self, Committed { xid, commit }: Committed) -> bool {
+        if let Some(applied) = self.applied {
+            return commit < applied;
+        }
         xid.wrapping_sub(self.end).cast_signed() < 0 && !self.open.contains(&xid)
     }
 }
@@ -53,7 +74,7 @@ impl Snapshot {
 /// What the log told of a row, last.
 #[derive(Debug)]
 struct Touched {
-    xid: u32,
+    by: Committed,
     row: Told,
 }
 
@@ -70,9 +91,9 @@ enum Told {
 /// The rows of one table that the log told of while the table is being read.
 #[derive(Debug)]
 pub(super) struct Window {
-    earlier: Vec<u32>,
+    earlier: Vec<Committed>,
     touched: HashMap<Vec<String>, Touched>,
-    emptied: Option<u32>,
+    emptied: Option<Committed>,
     rows_max: usize,
     lacking: Lacking,
     /// The row that the change before removed was lacking.
@@ -101,7 +122,7 @@ impl Lacking {
 impl Window {
     /// `earlier` are the last transactions that were handed out before; about more rows than `rows_max` nothing is
     /// remembered.
-    pub(super) fn new(earlier: Vec<u32>, rows_max: usize, lacking: Lacking) -> Window {
+    pub(super) fn new(earlier: Vec<Committed>, rows_max: usize, lacking: Lacking) -> Window {
         Window { earlier, touched: HashMap::new(), emptied: None, rows_max, lacking, removed_lacking: false }
     }
 
@@ -121,22 +142,22 @@ impl Window {
     }
 
     /// The log told of a row, or of all of them.
-    pub(super) fn note(&mut self, xid: u32, change: &Change) {
+    pub(super) fn note(&mut self, by: Committed, change: &Change) {
         let removed_lacking = std::mem::take(&mut self.removed_lacking);
         match change.action {
             Action::Truncate => {
-                self.emptied = Some(xid);
+                self.emptied = Some(by);
                 self.touched.clear();
                 self.lacking.rows.clear();
             }
             Action::Remove => {
                 self.removed_lacking = self.lacking.rows.remove(&change.key);
-                self.touched.insert(change.key.clone(), Touched { xid, row: Told::Gone(None) });
+                self.touched.insert(change.key.clone(), Touched { by, row: Told::Gone(None) });
             }
             Action::Replace => {
                 if let Some(previous) = &change.previous_key {
                     let moved = Told::Gone(Some(change.key.clone()));
-                    self.touched.insert(previous.clone(), Touched { xid, row: moved });
+                    self.touched.insert(previous.clone(), Touched { by, row: moved });
                     if !change.unchanged.is_empty() && (removed_lacking || !self.lacking.others_are_whole) {
                         self.lacking.rows.insert(change.key.clone());
                     }
@@ -150,11 +171,11 @@ impl Window {
                 match self.touched.entry(change.key.clone()) {
                     // What was told whole before, is still known whole.
                     Entry::Occupied(mut entry) if lacking && matches!(entry.get().row, Told::Whole) => {
-                        entry.get_mut().xid = xid;
+                        entry.get_mut().by = by;
                     }
-                    Entry::Occupied(mut entry) => *entry.get_mut() = Touched { xid, row: told(change) },
+                    Entry::Occupied(mut entry) => *entry.get_mut() = Touched { by, row: told(change) },
                     Entry::Vacant(entry) => {
-                        entry.insert(Touched { xid, row: told(change) });
+                        entry.insert(Touched { by, row: told(change) });
                     }
                 }
             }
@@ -164,7 +185,7 @@ impl Window {
 
     /// Whether the snapshot misses something that was handed out before the window began.
     pub(super) fn is_too_early(&self, snapshot: &Snapshot) -> bool {
-        self.earlier.iter().any(|&xid| !snapshot.sees(xid))
+        self.earlier.iter().any(|&by| !snapshot.sees(by))
     }
 
     /// What becomes of a row that was read in this snapshot: it is handed out, completed, or dropped.
@@ -175,14 +196,14 @@ impl Window {
     }
 
     fn judge_by_log(&self, snapshot: &Snapshot, read: Change) -> Option<Change> {
-        if self.emptied.is_some_and(|xid| !snapshot.sees(xid)) {
+        if self.emptied.is_some_and(|by| !snapshot.sees(by)) {
             return None;
         }
         if self.touched.is_empty() {
             return Some(read);
         }
         let mut touched = self.touched.get(&read.key);
-        if touched.is_none_or(|touched| snapshot.sees(touched.xid)) {
+        if touched.is_none_or(|touched| snapshot.sees(touched.by)) {
             return Some(read);
         }
         // A row may have moved on several times, but never in a circle that only we would run in.
@@ -198,8 +219,8 @@ impl Window {
 
     /// The chunk is done: what its snapshot sees, later ones see too.
     pub(super) fn forget(&mut self, snapshot: &Snapshot) {
-        self.touched.retain(|_, touched| !snapshot.sees(touched.xid));
-        if self.emptied.is_some_and(|xid| snapshot.sees(xid)) {
+        self.touched.retain(|_, touched| !snapshot.sees(touched.by));
+        if self.emptied.is_some_and(|by| snapshot.sees(by)) {
             self.emptied = None;
         }
         self.earlier.clear();
@@ -283,15 +304,29 @@ mod tests {
         Snapshot::parse(text).unwrap()
     }
 
+    fn by(xid: u32) -> Committed {
+        Committed { xid, commit: Lsn(u64::from(xid) * 10) }
+    }
+
     fn window() -> Window {
         Window::new(Vec::new(), 10, Lacking::default())
     }
 
     #[test]
+    fn a_snapshot_of_a_standby_sees_what_had_been_applied() {
+        // 12 is open on the primary, and the standby does not say so.
+        let snapshot = snapshot("10:20:").on_standby(Lsn(110));
+        assert!(snapshot.sees(by(10)) && !snapshot.sees(by(11)) && !snapshot.sees(by(12)));
+        let mut window = window();
+        window.note(by(12), &change(Action::Replace, "1", r#"{"id":1}"#, &[]));
+        assert_eq!(window.judge(&snapshot, change(Action::Read, "1", r#"{"id":1,"old":1}"#, &[])), None);
+    }
+
+    #[test]
     fn a_snapshot_sees_what_had_ended() {
         let snapshot = snapshot("10:20:10,15");
-        assert!(snapshot.sees(9) && snapshot.sees(19));
-        assert!(!snapshot.sees(10) && !snapshot.sees(15) && !snapshot.sees(20) && !snapshot.sees(21));
+        assert!(snapshot.sees(by(9)) && snapshot.sees(by(19)));
+        assert!(!snapshot.sees(by(10)) && !snapshot.sees(by(15)) && !snapshot.sees(by(20)) && !snapshot.sees(by(21)));
         assert_eq!(Snapshot::parse("10:20"), None);
         assert_eq!(Snapshot::parse("10:20:x"), None);
     }
@@ -299,15 +334,15 @@ mod tests {
     #[test]
     fn ids_that_came_round_are_later() {
         let snapshot = snapshot("4294967290:4294967301:4294967295");
-        assert!(snapshot.sees(4_294_967_294) && snapshot.sees(4));
-        assert!(!snapshot.sees(4_294_967_295) && !snapshot.sees(5));
+        assert!(snapshot.sees(by(4_294_967_294)) && snapshot.sees(by(4)));
+        assert!(!snapshot.sees(by(4_294_967_295)) && !snapshot.sees(by(5)));
     }
 
     #[test]
     fn the_log_wins_over_a_snapshot_that_does_not_see_its_change() {
         let mut window = window();
-        window.note(20, &change(Action::Replace, "1", r#"{"id":1}"#, &[]));
-        window.note(20, &change(Action::Remove, "2", "", &[]));
+        window.note(by(20), &change(Action::Replace, "1", r#"{"id":1}"#, &[]));
+        window.note(by(20), &change(Action::Remove, "2", "", &[]));
         let blind = snapshot("20:20:");
         assert_eq!(window.judge(&blind, read("1")), None);
         assert_eq!(window.judge(&blind, read("2")), None);
@@ -321,7 +356,7 @@ mod tests {
     #[test]
     fn a_truncate_drops_everything_that_was_read_before_it() {
         let mut window = window();
-        window.note(20, &change(Action::Truncate, "", "", &[]));
+        window.note(by(20), &change(Action::Truncate, "", "", &[]));
         assert_eq!(window.judge(&snapshot("20:20:"), read("1")), None);
         assert_eq!(window.judge(&snapshot("21:21:"), read("1")), Some(read("1")));
     }
@@ -329,14 +364,14 @@ mod tests {
     #[test]
     fn a_row_that_was_told_without_its_unchanged_values_is_completed() {
         let mut window = window();
-        window.note(20, &change(Action::Replace, "1", r#"{"id":1,"n":2}"#, &["big"]));
+        window.note(by(20), &change(Action::Replace, "1", r#"{"id":1,"n":2}"#, &["big"]));
         let blind = snapshot("20:20:");
         let completed = window.judge(&blind, read("1")).unwrap();
         assert_eq!(completed.image.as_deref(), Some(r#"{"id":1,"big":"a,\"}","n":2}"#));
         assert_eq!(completed.action, Action::Read);
         // Told whole once, it is known whole.
-        window.note(21, &change(Action::Replace, "1", r#"{"id":1,"big":"b","n":2}"#, &[]));
-        window.note(22, &change(Action::Replace, "1", r#"{"id":1,"n":3}"#, &["big"]));
+        window.note(by(21), &change(Action::Replace, "1", r#"{"id":1,"big":"b","n":2}"#, &[]));
+        window.note(by(22), &change(Action::Replace, "1", r#"{"id":1,"n":3}"#, &["big"]));
         assert_eq!(window.judge(&blind, read("1")), None);
         assert!(window.lacking().is_empty());
     }
@@ -346,8 +381,8 @@ mod tests {
         let mut window = window();
         let mut moved = change(Action::Replace, "9", r#"{"id":9,"n":2}"#, &["big"]);
         moved.previous_key = Some(vec!["1".into()]);
-        window.note(20, &change(Action::Remove, "1", "", &[]));
-        window.note(20, &moved);
+        window.note(by(20), &change(Action::Remove, "1", "", &[]));
+        window.note(by(20), &moved);
         let completed = window.judge(&snapshot("20:20:"), read("1")).unwrap();
         assert_eq!(completed.key, ["9"]);
         assert_eq!(completed.image.as_deref(), Some(r#"{"id":9,"big":"a,\"}","n":2}"#));
@@ -362,14 +397,14 @@ mod tests {
             moved.previous_key = Some(vec![from.into()]);
             [change(Action::Remove, from, "", &[]), moved]
         };
-        moved("9", "1").iter().for_each(|change| window.note(20, change));
+        moved("9", "1").iter().for_each(|change| window.note(by(20), change));
         assert!(!window.lacking().is_empty());
         let mut lacking = window.into_lacking();
         lacking.read_once();
         let mut window = Window::new(Vec::new(), 10, lacking);
         // It moves on, and another row moves that is known whole.
-        moved("1", "2").iter().for_each(|change| window.note(21, change));
-        moved("5", "6").iter().for_each(|change| window.note(21, change));
+        moved("1", "2").iter().for_each(|change| window.note(by(21), change));
+        moved("5", "6").iter().for_each(|change| window.note(by(21), change));
         let seeing = snapshot("22:22:");
         assert_eq!(window.judge(&seeing, read("6")), None);
         assert_eq!(window.judge(&seeing, read("2")), Some(read("2")));
@@ -378,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_that_misses_what_was_handed_out_before_is_too_early() {
-        let mut window = Window::new(vec![18, 19], 10, Lacking::default());
+        let mut window = Window::new([18, 19].map(by).into(), 10, Lacking::default());
         assert!(window.is_too_early(&snapshot("19:20:19")));
         assert!(!window.is_too_early(&snapshot("20:20:")));
         window.forget(&snapshot("20:20:"));
@@ -390,7 +425,7 @@ mod tests {
         let mut window = window();
         for key in 0..11 {
             assert!(!window.is_full());
-            window.note(20, &change(Action::Replace, &key.to_string(), r#"{"id":1}"#, &[]));
+            window.note(by(20), &change(Action::Replace, &key.to_string(), r#"{"id":1}"#, &[]));
         }
         assert!(window.is_full());
     }

@@ -1,9 +1,9 @@
-//! A standby takes over.
+//! Standbys: one takes over, one is followed.
 
 use std::time::Instant;
 
-use cdc_sources::Remedy;
 use cdc_sources::postgres::{Feed, Options};
+use cdc_sources::{Feed as _, Remedy};
 use cdc_test_servers::Postgres;
 
 use crate::model::{Model, PATIENCE, open, options, until, until_now, wait};
@@ -121,5 +121,88 @@ fn what_the_standby_never_had_needs_a_repair() {
         let mut feed = open(&Options { repair: true, ..after }, &model).await.unwrap();
         until_now(&mut feed, &mut model, &standby, "postgres").await;
         until(&mut feed, &mut model, |model| model.equals(&standby, "postgres", "public.orders")).await;
+    });
+}
+
+/// A source at a standby, opened while its primary says which transactions are open, for which a new slot waits.
+async fn open_at(standby: &Postgres, primary: &Postgres, options: &Options, model: &Model) -> Feed {
+    assert!(standby.psql("postgres", "SELECT pg_is_in_recovery()") == "t");
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| wait(open(options, model)));
+        let deadline = Instant::now() + PATIENCE;
+        while !opening.is_finished() {
+            assert!(Instant::now() < deadline, "{}", standby.log());
+            primary.psql("postgres", "SELECT pg_log_standby_snapshot()");
+        }
+        opening.join().unwrap().unwrap()
+    })
+}
+
+#[test]
+fn a_standby_is_followed_and_read_while_its_primary_is_written_to() {
+    for version in Postgres::available_versions().into_iter().filter(|version| *version >= 16) {
+        let primary = primary(version, &[]);
+        let standby = primary.standby(&[]);
+        wait(async {
+            let mut options = options(&standby, "postgres");
+            options.read_chunk_rows = 50;
+            let error = open(&options, &Model::default()).await.expect_err("there is no publication");
+            assert_eq!(error.code, "publication");
+            let sql = &error.message[error.message.find("CREATE PUBLICATION").unwrap()..];
+            primary.psql("postgres", sql);
+            primary.psql(
+                "postgres",
+                "DROP PUBLICATION cdc; CREATE PUBLICATION cdc FOR ALL TABLES; \
+                 INSERT INTO orders SELECT i, 'old' FROM generate_series(101, 3000) i",
+            );
+            let mut model = Model::default();
+            let mut feed = open_at(&standby, &primary, &options, &model).await;
+            std::thread::scope(|scope| {
+                let writing = scope.spawn(|| {
+                    for round in 0..40 {
+                        primary.psql(
+                            "postgres",
+                            &format!(
+                                "BEGIN; UPDATE orders SET note = 'a{round}' WHERE id % 40 = {round}; \
+                                 DELETE FROM orders WHERE id % 100 = {round}; COMMIT; \
+                                 INSERT INTO orders VALUES (10000 + {round}, 'new'); \
+                                 UPDATE orders SET id = id + 20000 WHERE id % 211 = {round}"
+                            ),
+                        );
+                    }
+                });
+                wait_for(&mut feed, &mut model, || writing.is_finished());
+                writing.join().unwrap();
+            });
+            until_now(&mut feed, &mut model, &primary, "postgres").await;
+            assert!(model.tables["public.orders"].read_done);
+            assert!(model.equals(&primary, "postgres", "public.orders"), "{version}");
+            // It takes over.
+            drop(feed);
+            primary.kill();
+            standby.promote();
+            let mut feed = open(&options, &model).await.unwrap();
+            standby.psql("postgres", "UPDATE orders SET note = 'after' WHERE id < 1000");
+            until_now(&mut feed, &mut model, &standby, "postgres").await;
+            assert!(model.equals(&standby, "postgres", "public.orders"), "{version}");
+        });
+    }
+}
+
+/// Applies what comes until something else is done, from within a runtime.
+fn wait_for(feed: &mut Feed, model: &mut Model, done: impl Fn() -> bool + Send + Sync) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait(async {
+                while !done() {
+                    let next = tokio::time::timeout(std::time::Duration::from_millis(50), feed.next()).await;
+                    if let Ok(portion) = next {
+                        let portion = portion.unwrap();
+                        model.apply(&portion);
+                        feed.confirm(&portion.checkpoint);
+                    }
+                }
+            });
+        });
     });
 }
