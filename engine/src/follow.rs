@@ -24,7 +24,7 @@ use crate::texts::{Span, Texts};
 pub struct Described {
     /// Its name here.
     pub name: String,
-    /// In the database's order.
+    /// In the database's order. Empty for a table that is known and looks as it did, as when it is only emptied.
     pub columns: Vec<Column>,
     /// The key's columns, in key order.
     pub primary_key: Vec<String>,
@@ -376,6 +376,10 @@ impl Following<'_> {
         if schema.version > 0 {
             match &schema.relation {
                 Some(relation) if relation.source == self.source => {
+                    // Said of the whole table, by a source that knows no more of it than its name.
+                    if described.columns.is_empty() {
+                        return Ok(());
+                    }
                     let is_same = schema.columns == described.columns
                         && schema.primary_key == described.primary_key
                         && *relation == described.relation;

@@ -299,6 +299,20 @@ fn what_is_read_is_an_event_only_if_it_is_news() {
 }
 
 #[test]
+fn a_table_that_is_known_may_be_emptied_by_a_source_that_knows_only_its_name() {
+    let store = MemoryStore::default();
+    Draft::of(&["id", "name"]).replace("1", r#"{"id":1,"name":"a"}"#).follow(&store).unwrap();
+    let nameless = || Described { columns: Vec::new(), primary_key: Vec::new(), ..described(&["id", "name"]) };
+    Draft::of(&["id", "name"]).table(nameless()).truncate().follow(&store).unwrap();
+    assert_eq!(story(&store)[1..], ["Truncate  - -".to_owned()]);
+    assert_eq!(rows(&store), []);
+    assert_eq!(store.state().events[1].schema_version, 1, "it looks as it did");
+    // One that nobody has heard of is none.
+    let unknown = Described { name: "other".into(), ..nameless() };
+    assert!(Draft::of(&["id", "name"]).table(unknown).truncate().follow(&store).is_err());
+}
+
+#[test]
 fn a_truncate_empties_the_table_for_what_comes_after_it_too() {
     let store = MemoryStore::default();
     Draft::of(&["id", "name"]).replace("1", r#"{"id":1,"name":"a"}"#).follow(&store).unwrap();
