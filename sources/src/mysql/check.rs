@@ -5,9 +5,11 @@ use mysql_async::prelude::Queryable;
 
 use super::Options;
 use super::address::Address;
-use super::catalog::{self, OWN_DATABASES};
+use super::catalog::{self, Cascade, CatalogTable, Look, OWN_DATABASES, quoted};
+use super::checkpoint::Name;
 use super::connection::{self, Server, failed, open};
 use super::form::Form;
+use super::reading;
 use crate::check::{Finding, Severity};
 use crate::feed::FeedError;
 
@@ -31,7 +33,7 @@ async fn look(options: &Options, findings: &mut Vec<Finding>) -> Result<(), Feed
     let message =
         format!("connected to {}:{} as {}; the server is {}", address.host, address.port, address.user, server.version);
     findings.push(good("connection", message));
-    settings(&mut conn, &server, findings).await?;
+    settings(&mut conn, &server, options, findings).await?;
     privileges(&mut conn, &server, findings).await?;
     tables(&mut conn, &server, options, findings).await
 }
@@ -93,7 +95,12 @@ const WANTED: [Wanted; 4] = [
     },
 ];
 
-async fn settings(conn: &mut Conn, server: &Server, findings: &mut Vec<Finding>) -> Result<(), FeedError> {
+async fn settings(
+    conn: &mut Conn,
+    server: &Server,
+    options: &Options,
+    findings: &mut Vec<Finding>,
+) -> Result<(), FeedError> {
     for wanted in WANTED {
         let Wanted { name, code, value, severity, why, remedy } = wanted;
         let found = variable(conn, name).await?.unwrap_or_else(|| "unknown to this server".into());
@@ -139,7 +146,47 @@ async fn settings(conn: &mut Conn, server: &Server, findings: &mut Vec<Finding>)
             ),
         });
     }
+    filters(conn, server, options, findings).await?;
     retention(conn, findings).await
+}
+
+/// Databases that the server leaves out of its log, of which nothing would be noticed.
+async fn filters(
+    conn: &mut Conn,
+    server: &Server,
+    options: &Options,
+    findings: &mut Vec<Finding>,
+) -> Result<(), FeedError> {
+    // Whoever may not look is told so by the privileges.
+    let row: Option<mysql_async::Row> = match conn.query_first("SHOW MASTER STATUS").await {
+        Err(_) if !server.mariadb => conn.query_first("SHOW BINARY LOG STATUS").await.unwrap_or_default(),
+        outcome => outcome.unwrap_or_default(),
+    };
+    let list = |at| -> Vec<String> {
+        let text: String = row.as_ref().and_then(|row| row.get_opt(at)?.ok()).unwrap_or_default();
+        text.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    };
+    let (logged, left_out) = (list(2), list(3));
+    let mut missing: Vec<String> = Vec::new();
+    for (namespace, relation) in catalog::tables(conn).await? {
+        let in_log = !left_out.contains(&namespace) && (logged.is_empty() || logged.contains(&namespace));
+        if !in_log && options.rules.captures(&namespace, &relation) && !missing.contains(&namespace) {
+            missing.push(namespace);
+        }
+    }
+    if !missing.is_empty() {
+        findings.push(Finding {
+            severity: Severity::Missing,
+            code: "log-filter",
+            message: format!(
+                "the server leaves changes made in {} out of its log (binlog_do_db, binlog_ignore_db), so that they are \
+                 never noticed",
+                missing.join(", ")
+            ),
+            remedy: Some("-- in my.cnf: remove binlog_do_db and binlog_ignore_db, and restart the server".into()),
+        });
+    }
+    Ok(())
 }
 
 async fn retention(conn: &mut Conn, findings: &mut Vec<Finding>) -> Result<(), FeedError> {
@@ -169,9 +216,7 @@ const PRIVILEGES: [(&[&str], &str, &str); 2] = [
 
 async fn privileges(conn: &mut Conn, server: &Server, findings: &mut Vec<Finding>) -> Result<(), FeedError> {
     let grants: Vec<String> = conn.query("SHOW GRANTS").await.map_err(|error| failed("asking for grants", error))?;
-    let account: Option<String> =
-        conn.query_first("SELECT CURRENT_USER()").await.map_err(|error| failed("asking for the user", error))?;
-    let account = quoted(&account.unwrap_or_default());
+    let account = &server.account;
     let over_all = |names: &[&str]| {
         grants.iter().any(|grant| {
             let (rights, rest) = grant.split_once(" ON ").unwrap_or_default();
@@ -196,12 +241,6 @@ async fn privileges(conn: &mut Conn, server: &Server, findings: &mut Vec<Finding
     Ok(())
 }
 
-/// `'user'@'host'` of `user@host`.
-fn quoted(account: &str) -> String {
-    let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
-    format!("'{}'@'{}'", user.replace('\'', "''"), host.replace('\'', "''"))
-}
-
 async fn tables(
     conn: &mut Conn,
     server: &Server,
@@ -215,41 +254,89 @@ async fn tables(
             continue;
         }
         // Tables that the user may not read are not listed, but those of which it may do something else are.
-        let sql = format!("SELECT 1 FROM `{}`.`{}` LIMIT 0", namespace.replace('`', "``"), relation.replace('`', "``"));
-        if let Err(error) = conn.query_drop(sql).await {
-            findings.push(Finding {
-                severity: Severity::Missing,
-                code: "privileges",
-                message: format!("the user may not read {namespace}.{relation}: {error}"),
-                remedy: Some(format!("GRANT SELECT ON `{namespace}`.* TO CURRENT_USER();")),
-            });
+        let name = (namespace, relation);
+        let table = match catalog::look(conn, server.mariadb, &name).await? {
+            Look::Found(table) => table,
+            Look::Gone => continue,
+            Look::Denied(told) => {
+                findings.push(unread(server, &name, &told));
+                continue;
+            }
+            Look::Unreadable(told) => {
+                let message = reading::unreadable(&name, &told).message;
+                findings.push(Finding { severity: Severity::Missing, code: "unreadable", message, remedy: None });
+                continue;
+            }
+        };
+        let (namespace, relation) = (quoted(&name.0), quoted(&name.1));
+        if let Err(error) = conn.query_drop(format!("SELECT 1 FROM {namespace}.{relation} LIMIT 0")).await {
+            findings.push(unread(server, &name, &error.to_string()));
             continue;
         }
-        let Some(table) = catalog::table(conn, server.mariadb, &namespace, &relation).await? else { continue };
         count += 1;
-        if let Err(problem) = Form::of_catalog(&namespace, &relation, &table, &rules, server.connector()) {
-            let keyless = table.key.is_empty();
+        if let Err(problem) = Form::of_catalog(&name.0, &name.1, &table, &rules, server.connector()) {
             let remedy = format!(
-                "ALTER TABLE `{namespace}`.`{relation}` ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY;"
+                "ALTER TABLE {namespace}.{relation} ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY;"
             );
             findings.push(Finding {
                 severity: Severity::Missing,
-                code: "table",
+                code: problem.code(),
                 message: problem.to_string(),
-                remedy: keyless.then_some(remedy),
+                remedy: table.key.is_empty().then_some(remedy),
             });
+            continue;
         }
+        silent(&name, &table, findings);
     }
     if count == 0 {
+        let account = &server.account;
         let patterns = options.rules.include.join(", ");
         findings.push(Finding {
             severity: Severity::Warning,
             code: "tables",
             message: format!("the user sees no table that is captured (patterns: {patterns})"),
-            remedy: Some("-- if there should be some:\nGRANT SELECT ON *.* TO CURRENT_USER();".into()),
+            remedy: Some(format!("-- if there should be some:\nGRANT SELECT ON *.* TO {account};")),
         });
     } else {
         findings.push(good("tables", format!("{count} tables are captured")));
     }
     Ok(())
+}
+
+/// What the log will not tell of a table's rows.
+fn silent(name: &Name, table: &CatalogTable, findings: &mut Vec<Finding>) {
+    for Cascade { constraint, parent, on_delete, .. } in &table.cascades {
+        let event = if *on_delete { "deleted" } else { "given another key" };
+        findings.push(Finding {
+            severity: Severity::Warning,
+            code: "cascade",
+            message: format!(
+                "the foreign key {constraint} changes rows of {}.{} when rows of {}.{} are {event}, and the log does not \
+                 say which: the table is read anew each time",
+                name.0, name.1, parent.0, parent.1
+            ),
+            remedy: None,
+        });
+    }
+    if table.is_versioned_by_transactions() {
+        findings.push(Finding {
+            severity: Severity::Warning,
+            code: "versioning",
+            message: format!(
+                "the versions of {}.{} are told by transactions, and the server logs statements instead of its rows: the \
+                 table is read anew after each",
+                name.0, name.1
+            ),
+            remedy: None,
+        });
+    }
+}
+
+fn unread(server: &Server, name: &Name, told: &str) -> Finding {
+    Finding {
+        severity: Severity::Missing,
+        code: "privileges",
+        message: format!("the user may not read {}.{}: {told}", name.0, name.1),
+        remedy: Some(format!("GRANT SELECT ON {}.* TO {};", quoted(&name.0), server.account)),
+    }
 }

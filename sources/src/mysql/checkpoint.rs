@@ -3,7 +3,7 @@
 //! Lines of words, in this order; names are percent-encoded where they hold spaces or the like:
 //!
 //! ```text
-//! mysql 1                                   what this is, and the version of this form
+//! mysql 2                                   what this is, and the version of this form
 //! server mariadb 1                          the dialect, and the server's id (MariaDB) or UUID (MySQL)
 //! rules 5f1c…                               a hash of the rules under which was captured
 //! place mysql-bin.000003 1234 1732560000    file and offset where the next transaction begins, when the file was begun
@@ -13,11 +13,20 @@
 //! table shop orders 9a3e… following         a table, a hash of its form, and how far its rows are read:
 //! table shop items 77b0… reading ["42"]     after the row with this key; `[]` at the beginning
 //! table shop users - waiting
+//! table shop notes 5b1d… stopped "no-key" "it has no key"   and why
+//! table shop lines 11f2… waiting known again "cascade" "rows of …"   its rows were all there once; its reading is
+//!                                           followed by another; why it is read
 //! ```
+//!
+//! Version 1 had neither `stopped` nor the words behind what the reading is; it is read too.
 
 use std::collections::BTreeMap;
 
 use super::place::{LogPlace, Seen};
+use crate::feed::Reason;
+
+/// At most how many characters of a reason are kept.
+const REASON_MAX: usize = 500;
 
 /// Namespace and relation.
 pub(super) type Name = (String, String);
@@ -31,6 +40,8 @@ pub(super) enum Reading {
     After(Vec<String>),
     /// Done; its changes follow.
     Following,
+    /// It can't be followed; the line's reason says why.
+    Stopped,
 }
 
 /// What a table's line holds.
@@ -39,6 +50,18 @@ pub(super) struct TableLine {
     /// A hash of the form under which its rows were last described; empty if they never were.
     pub(super) form: String,
     pub(super) reading: Reading,
+    /// All of its rows were there once: reading them is reading them anew.
+    pub(super) known: bool,
+    /// Rows changed while it was read, and nobody knows which: after this reading comes another.
+    pub(super) again: bool,
+    /// Why it is read anew, or stopped.
+    pub(super) reason: Option<Reason>,
+}
+
+impl TableLine {
+    pub(super) fn new(reading: Reading) -> TableLine {
+        TableLine { form: String::new(), reading, known: false, again: false, reason: None }
+    }
 }
 
 /// Everything that a feed needs to go on.
@@ -60,7 +83,7 @@ impl Resume {
     pub(super) fn write(&self) -> String {
         let mut out = String::with_capacity(200 + self.tables.len() * 60);
         let dialect = if self.mariadb { "mariadb" } else { "mysql" };
-        out.push_str(&format!("mysql 1\nserver {dialect} {}\nrules {}\n", encode(&self.server), encode(&self.rules)));
+        out.push_str(&format!("mysql 2\nserver {dialect} {}\nrules {}\n", encode(&self.server), encode(&self.rules)));
         let LogPlace { file, offset } = &self.place;
         // Dots only need to be encoded where they stand between names.
         out.push_str(&format!("place {} {offset} {}\n", encode(file).replace("%2e", "."), self.file_begun));
@@ -77,12 +100,13 @@ impl Resume {
             }
             out.push('\n');
         }
-        for ((namespace, relation), TableLine { form, reading }) in &self.tables {
+        for ((namespace, relation), TableLine { form, reading, known, again, reason }) in &self.tables {
             let form = if form.is_empty() { "-" } else { form };
             out.push_str(&format!("table {} {} {form} ", encode(namespace), encode(relation)));
             match reading {
                 Reading::Waiting => out.push_str("waiting"),
                 Reading::Following => out.push_str("following"),
+                Reading::Stopped => out.push_str("stopped"),
                 Reading::After(key) => {
                     out.push_str("reading [");
                     for (at, part) in key.iter().enumerate() {
@@ -90,6 +114,17 @@ impl Resume {
                     }
                     out.push(']');
                 }
+            }
+            // That a table that follows is known goes without saying.
+            if *known && *reading != Reading::Following {
+                out.push_str(" known");
+            }
+            if *again {
+                out.push_str(" again");
+            }
+            if let Some(Reason { code, message }) = reason {
+                let message: String = message.chars().take(REASON_MAX).collect();
+                out.push_str(&format!(" \"{}\" \"{}\"", encode(code), encode(&message)));
             }
             out.push('\n');
         }
@@ -99,7 +134,7 @@ impl Resume {
     /// None if it is not such a text.
     pub(super) fn read(text: &str) -> Option<Resume> {
         let mut lines = text.lines();
-        if lines.next()? != "mysql 1" {
+        if !matches!(lines.next()?, "mysql 1" | "mysql 2") {
             return None;
         }
         let mut resume = Resume {
@@ -144,6 +179,7 @@ impl Resume {
                     let reading = match words.next()? {
                         "waiting" => Reading::Waiting,
                         "following" => Reading::Following,
+                        "stopped" => Reading::Stopped,
                         "reading" => {
                             let list = words.next()?.strip_prefix('[')?.strip_suffix(']')?;
                             let parts = list.split(',').filter(|_| !list.is_empty());
@@ -152,7 +188,19 @@ impl Resume {
                         }
                         _ => return None,
                     };
-                    resume.tables.insert(name, TableLine { form, reading });
+                    let mut line = TableLine { form, ..TableLine::new(reading) };
+                    line.known = line.reading == Reading::Following;
+                    while let Some(word) = words.next() {
+                        match word {
+                            "known" => line.known = true,
+                            "again" => line.again = true,
+                            code => {
+                                let unquoted = |word: &str| decode(word.strip_prefix('"')?.strip_suffix('"')?);
+                                line.reason = Some(Reason::new(unquoted(code)?, unquoted(words.next()?)?));
+                            }
+                        }
+                    }
+                    resume.tables.insert(name, line);
                 }
                 _ => return None,
             }
@@ -196,6 +244,10 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_as_it_was_written() {
         let name = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let line = |form: &str, reading| {
+            let known = reading == Reading::Following;
+            TableLine { form: form.into(), known, ..TableLine::new(reading) }
+        };
         let resume = Resume {
             mariadb: true,
             server: "1".into(),
@@ -206,12 +258,22 @@ mod tests {
             skip: 17,
             prepared: BTreeMap::from([("X'71',X'',1".into(), vec![name("shop", "orders"), name("a.b", "c d")])]),
             tables: BTreeMap::from([
-                (name("shop", "orders"), TableLine { form: "9a3e".into(), reading: Reading::Following }),
-                (name("shop", "tag ✓"), TableLine { form: String::new(), reading: Reading::Waiting }),
-                (name("shop", "x"), TableLine { form: "1".into(), reading: Reading::After(Vec::new()) }),
+                (name("shop", "orders"), line("9a3e", Reading::Following)),
+                (name("shop", "tag ✓"), line("", Reading::Waiting)),
+                (name("shop", "x"), line("1", Reading::After(Vec::new()))),
+                (name("shop", "y"), line("2", Reading::After(vec!["a \"b\",%\n".into(), String::new()]))),
                 (
-                    name("shop", "y"),
-                    TableLine { form: "2".into(), reading: Reading::After(vec!["a \"b\",%\n".into(), String::new()]) },
+                    name("shop", "z"),
+                    TableLine {
+                        again: true,
+                        known: true,
+                        reason: Some(Reason::new("cascade", "rows of \"p\" were, say,\n100% deleted")),
+                        ..line("3", Reading::Waiting)
+                    },
+                ),
+                (
+                    name("shop", "zz"),
+                    TableLine { reason: Some(Reason::new("no-key", String::new())), ..line("", Reading::Stopped) },
                 ),
             ]),
         };
@@ -221,8 +283,15 @@ mod tests {
     }
 
     #[test]
+    fn the_first_version_is_read_too() {
+        let resume = Resume::read("mysql 1\nserver mariadb 1\ntable a b 9a following\ntable a c - waiting\n").unwrap();
+        let known: Vec<bool> = resume.tables.values().map(|line| line.known).collect();
+        assert_eq!(known, [true, false]);
+    }
+
+    #[test]
     fn another_text_is_refused() {
-        for text in ["", "postgres 1\n", "mysql 2\n", "mysql 1\nwhat 1\n", "mysql 1\nplace a\n"] {
+        for text in ["", "postgres 1\n", "mysql 3\n", "mysql 1\nwhat 1\n", "mysql 1\nplace a\n"] {
             assert_eq!(Resume::read(text), None, "{text}");
         }
     }

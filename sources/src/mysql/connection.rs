@@ -28,7 +28,11 @@ pub(super) struct Server {
     pub(super) identity: String,
     /// Whether transactions have identifiers: always with MariaDB, with `gtid_mode=ON` with MySQL.
     pub(super) gtid: bool,
+    /// `lower_case_table_names`: 0 tells cases of names apart, 1 keeps them in lower case, 2 compares them so.
+    pub(super) name_case: u8,
     pub(super) charsets: Charsets,
+    /// The user as grants name it: `'cdc'@'%'`.
+    pub(super) account: String,
 }
 
 impl Server {
@@ -59,6 +63,8 @@ pub(super) async fn open(address: &Address) -> Result<Conn, FeedError> {
         _ => connect(address, true).await?,
     };
     conn.query_drop(SESSION).await.map_err(|error| failed("setting up the session", error))?;
+    // Tables that keep past rows show the present ones, whatever the server's default is; others know no such setting.
+    let _ = conn.query_drop("SET SESSION system_versioning_asof = DEFAULT").await;
     Ok(conn)
 }
 
@@ -110,6 +116,7 @@ pub(super) async fn server(conn: &mut Conn) -> Result<Server, FeedError> {
         let (uuid, mode) = row.unwrap_or_default();
         (uuid, mode == "ON")
     };
+    let case: Option<u8> = conn.query_first("SELECT @@GLOBAL.lower_case_table_names").await.map_err(doing)?;
     // MariaDB's newer collations have numbers only where they are combined with a character set.
     let combined = "SELECT ID, CHARACTER_SET_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY \
         WHERE ID IS NOT NULL";
@@ -119,7 +126,16 @@ pub(super) async fn server(conn: &mut Conn) -> Result<Server, FeedError> {
         Err(Error::Server(_)) => conn.query(plain).await.map_err(doing)?,
         Err(error) => return Err(doing(error)),
     };
-    Ok(Server { mariadb, version, identity, gtid, charsets: Charsets(rows.into_iter().collect()) })
+    let charsets = Charsets(rows.into_iter().collect());
+    let account: Option<String> = conn.query_first("SELECT CURRENT_USER()").await.map_err(doing)?;
+    let account = quoted(&account.unwrap_or_default());
+    Ok(Server { mariadb, version, identity, gtid, name_case: case.unwrap_or(0), charsets, account })
+}
+
+/// `'user'@'host'` of `user@host`.
+fn quoted(account: &str) -> String {
+    let (user, host) = account.rsplit_once('@').unwrap_or((account, "%"));
+    format!("'{}'@'{}'", user.replace('\'', "''"), host.replace('\'', "''"))
 }
 
 /// What an error means for a feed. `doing` completes "… while".

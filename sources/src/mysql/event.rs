@@ -71,6 +71,10 @@ const GROUP_COMMIT: u8 = 2;
 const PREPARED_XA: u8 = 64;
 const COMPLETED_XA: u8 = 128;
 
+/// Flags of a rows event.
+const STATEMENT_END: u16 = 1;
+const NO_FOREIGN_KEYS: u16 = 2;
+
 /// How long one decompressed event may be: as long as the server's longest packet.
 const DECOMPRESSED_MAX: u64 = 1 << 30;
 
@@ -247,6 +251,10 @@ pub(super) struct Rows<'a> {
     /// An image after may hold the changed parts of JSON values only: `PARTIAL_UPDATE_ROWS_EVENT`.
     pub(super) partial: bool,
     pub(super) values: Cow<'a, [u8]>,
+    /// The last event of its statement.
+    pub(super) last: bool,
+    /// Foreign keys were not looked at.
+    pub(super) unchecked: bool,
 }
 
 /// A rows event of version 1 or 2, compressed or not. None if the event is of another kind.
@@ -269,7 +277,8 @@ pub(super) fn rows(kind: u8, body: &[u8]) -> Result<Option<Rows<'_>>, Malformed>
     };
     let mut bytes = Bytes(body);
     let table_id = bytes.uint(6)?;
-    bytes.u16()?;
+    let flags = bytes.u16()?;
+    let (last, unchecked) = (flags & STATEMENT_END != 0, flags & NO_FOREIGN_KEYS != 0);
     if second_version {
         let extra = usize::from(bytes.u16()?);
         bytes.take(extra.checked_sub(2).ok_or(Malformed("extra data"))?)?;
@@ -279,7 +288,7 @@ pub(super) fn rows(kind: u8, body: &[u8]) -> Result<Option<Rows<'_>>, Malformed>
     let present_after = if action == RowsKind::Update { bytes.take(columns.div_ceil(8))? } else { present };
     let values = if compressed { decompress(bytes.0)? } else { Cow::Borrowed(bytes.0) };
     let partial = kind == PARTIAL_UPDATE_ROWS;
-    Ok(Some(Rows { table_id, kind: action, columns, present, present_after, partial, values }))
+    Ok(Some(Rows { table_id, kind: action, columns, present, present_after, partial, values, last, unchecked }))
 }
 
 /// MariaDB's compressed part of an event or value: a byte (0x80, the method in three bits, and how many bytes the

@@ -28,7 +28,7 @@ use super::reading::{Chunk, Reader, Request, log_status};
 use super::stream::{From, LogStream, StreamError};
 use super::tables::{Active, Mapped, Tracked};
 use crate::change::{Checkpoint, Portion, Step};
-use crate::feed::{FeedError, Remedy};
+use crate::feed::{FeedError, Reason, Remedy};
 use crate::rules::Rules;
 
 /// How long the log may say nothing that is captured before a portion without steps moves the checkpoint on.
@@ -68,6 +68,10 @@ pub(super) struct Follower {
     pub(super) active: Option<Active>,
     /// How many readings were begun.
     pub(super) generation: u64,
+    /// Requests that were not answered yet: at most one, so that neither side waits for the other.
+    pub(super) asked: usize,
+    /// Some table may have to be read.
+    pub(super) unread: bool,
 
     pub(super) steps: Vec<Step>,
     pub(super) step_bytes: usize,
@@ -77,7 +81,7 @@ pub(super) struct Follower {
     fresh: bool,
     last_portion: tokio::time::Instant,
     looks: Interval,
-    looked: u64,
+    pub(super) looked: u64,
 }
 
 /// What there is to do.
@@ -126,13 +130,16 @@ impl Follower {
         };
         let fresh = resume.is_none();
         let mut start = Start::at(end.clone(), end_seen);
-        let mut tables = BTreeMap::new();
+        let mut known = BTreeMap::new();
+        let mut because = None;
         let mut prepared = BTreeMap::new();
         if let Some(resume) = resume {
-            let reread = options.repair || resume.rules != rules_id;
-            for (name, line) in resume.tables {
-                tables.insert(name, Tracked::resumed(line, reread));
+            if options.repair {
+                because = Some(Reason::new("repair", "the log between was lost: every table is read anew"));
+            } else if resume.rules != rules_id {
+                because = Some(Reason::new("rules-changed", "other rules were in force when it was captured"));
             }
+            known = resume.tables;
             if !options.repair {
                 verify(&mut catalog, &server, &resume.server, &resume.place, &resume.seen, &end).await?;
                 let same_server = resume.server == server.identity;
@@ -176,11 +183,13 @@ impl Follower {
             skip: start.skip,
             group: None,
             prepared,
-            tables,
+            tables: BTreeMap::new(),
             maps: HashMap::new(),
             payload_end: None,
             active: None,
             generation: 0,
+            asked: 0,
+            unread: true,
             steps: Vec::new(),
             step_bytes: 0,
             // The first portion of a new feed is the checkpoint to begin with.
@@ -190,6 +199,7 @@ impl Follower {
             looks,
             looked: 0,
         };
+        follower.take_up(known, because.as_ref());
         follower.find_tables().await?;
         Ok(follower)
     }
@@ -243,7 +253,7 @@ impl Follower {
     }
 
     fn wants_chunk(&self) -> bool {
-        self.active.as_ref().is_some_and(|active| active.chunk.is_none())
+        self.asked > 0
     }
 
     /// Takes a chunk that has been read, while the log has more to say.
@@ -258,6 +268,8 @@ impl Follower {
 
     fn chunk(&mut self, chunk: Option<Result<Chunk, FeedError>>) -> Result<(), FeedError> {
         let chunk = chunk.ok_or_else(|| away("the reader of tables has ended"))??;
+        self.asked -= 1;
+        self.unread = true;
         self.accept(chunk);
         Ok(())
     }
@@ -281,12 +293,8 @@ impl Follower {
         self.step_bytes = 0;
         self.moved = false;
         self.fresh = false;
-        {
-            let mut outlook = self.outlook();
-            for (name, table) in &self.tables {
-                let captured = self.rules.captured_name(&name.0, &name.0, &name.1);
-                outlook.table(name, &captured, &table.line.reading, table.rows_read);
-            }
+        if let Some(name) = self.active.as_ref().map(|active| active.name.clone()) {
+            self.show(&name);
         }
         let sent = self.portions.send(Ok(Portion { steps, checkpoint })).await;
         self.last_portion = tokio::time::Instant::now();
@@ -346,6 +354,8 @@ impl Follower {
             self.catalog.query("SHOW BINARY LOGS").await.map_err(|error| failed("listing log files", error))?;
         let files = rows.iter().filter_map(|row| Some((row.get_opt(0)?.ok()?, row.get_opt(1)?.ok()?))).collect();
         self.outlook().look(&seen.to_string(), place, files);
+        // Tables that rest, or that are missed, may be due.
+        self.unread = true;
         self.looked += 1;
         if self.looked.is_multiple_of(6) {
             self.find_tables().await?;

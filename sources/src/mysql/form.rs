@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::bytes::Malformed;
-use super::catalog::{CatalogColumn, CatalogTable};
+use super::catalog::{Cascade, CatalogColumn, CatalogTable};
 use super::cell::Cell;
 use super::charset::Charset;
 use super::codec::Codec;
@@ -28,6 +28,12 @@ pub(super) struct Form {
     pub(super) key: Vec<usize>,
     /// A hash of everything that decides what images look like.
     pub(super) id: String,
+    /// The column that says until when a row is the present one, if the table keeps rows that were.
+    pub(super) end: Option<usize>,
+    /// How the log lays rows out; empty for a form of the information schema.
+    pub(super) layout: Vec<MapColumn>,
+    /// Foreign keys by which its rows change without a word in the log.
+    pub(super) cascades: Vec<Cascade>,
     rules: Arc<Rules>,
 }
 
@@ -48,12 +54,12 @@ pub(super) struct FormColumn {
 pub(super) enum FormProblem {
     #[error(
         "the log does not name the columns of {0}, and the table has since been changed, so that the names can't be \
-         told; run SET GLOBAL binlog_row_metadata = FULL, exclude the table or ask for a repair"
+         told; run SET GLOBAL binlog_row_metadata = FULL"
     )]
     Nameless(String),
     #[error(
-        "{0} has no primary key and no unique key without nulls, so that its rows can't be told apart; add one, or \
-         exclude the table"
+        "{0} has no primary key and no unique key without nulls, so that its rows can't be told apart; add one (ALTER \
+         TABLE … ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY), or exclude the table"
     )]
     Keyless(String),
     #[error("the key of {0} contains the column {1}, which the rules leave out or redact; hash it or keep it")]
@@ -62,6 +68,28 @@ pub(super) enum FormProblem {
     Charset(String, String, String),
     #[error("the column {1} of {0} has the type {2}, which is not supported; exclude the column or the table")]
     Type(String, String, String),
+}
+
+impl FormProblem {
+    /// A stable word for it.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            FormProblem::Nameless(_) => "row-metadata",
+            FormProblem::Keyless(_) => "no-key",
+            FormProblem::HiddenKey(..) | FormProblem::Charset(..) | FormProblem::Type(..) => "table-refused",
+        }
+    }
+}
+
+/// A column of a form that is being made.
+struct Draft {
+    name: String,
+    codec: Codec,
+    nullable: bool,
+    native_type: String,
+    generation: String,
+    /// The server made it for itself, and shows it to nobody.
+    hidden: bool,
 }
 
 /// Names of collations' character sets, by their number.
@@ -83,38 +111,68 @@ impl Form {
         let full = format!("{}.{}", map.database, map.table);
         let hinted = catalog.map(|catalog| catalog.columns.as_slice()).unwrap_or_default();
         let named = map.columns.iter().all(|column| column.name.is_some());
-        // Without names everything hangs on places, so every column must be as the information schema says.
+        // Without names everything hangs on places, so every column must be as the information schema says; columns
+        // that the server made for itself come last, but for those of indexed expressions.
         let fits = |column: &MapColumn, hint: &CatalogColumn| compatible(column, hint, collations);
-        let places = if named { Vec::new() } else { placed(&map.columns, hinted, expressions, fits) };
+        let period = catalog.and_then(|catalog| catalog.period.as_ref());
+        let unseen = period.is_some_and(|(start, _)| !hinted.iter().any(|hint| hint.name == *start));
+        let behind = map.columns.get(hinted.len()..).unwrap_or_default();
+        let hashes = behind.get(if unseen { 2 } else { 0 }..);
+        let own = || hashes.is_some_and(|hashes| hashes.iter().all(|column| column.code == code::LONGLONG));
+        let over = || map.columns.iter().zip(hinted).all(|(column, hint)| fits(column, hint));
+        let places = if named {
+            Vec::new()
+        } else if expressions > 0 {
+            placed(&map.columns, hinted, expressions, fits)
+        } else if hinted.len() <= map.columns.len() && own() && over() {
+            (0..map.columns.len()).map(|at| (at < hinted.len()).then_some(at)).collect()
+        } else {
+            Vec::new()
+        };
         if !named && places.is_empty() {
             return Err(FormProblem::Nameless(full));
         }
+        let implied = period.cloned().or_else(|| implied_period(map));
         let mut columns = Vec::with_capacity(map.columns.len());
         for (at, column) in map.columns.iter().enumerate() {
             let hint = match &column.name {
                 Some(name) => hinted.iter().find(|hint| hint.name == *name),
                 None => places.get(at).and_then(|place| hinted.get((*place)?)),
             };
-            let hidden = match &column.name {
-                Some(name) => hint.is_none() && is_hidden(name, expressions),
-                None => hint.is_none(),
-            };
+            let listed = hint.is_some();
             let hint = hint.filter(|hint| compatible(column, hint, collations));
-            let name = column.name.clone().or_else(|| hint.map(|hint| hint.name.clone())).unwrap_or_default();
+            let name = match (&column.name, hint) {
+                (Some(name), _) => name.clone(),
+                (None, Some(hint)) => hint.name.clone(),
+                (None, None) if unseen && at == hinted.len() + 1 => {
+                    implied.as_ref().map(|(_, end)| end.clone()).unwrap_or_default()
+                }
+                (None, None) if expressions > 0 => format!("!hidden!{at}"),
+                (None, None) => format!("DB_ROW_HASH_{at}"),
+            };
+            let in_period = implied.as_ref().is_some_and(|(start, end)| name == *start || name == *end);
+            let hidden = !listed && (in_period || is_row_hash(&name) || is_of_expression(&name, expressions));
             // What is left out is read only to find what comes after it.
             let left_out = hidden || rules.treatment(&map.database, &map.table, &name) == Treatment::LeaveOut;
             let codec = map_codec(column, hint, collations, left_out).map_err(|problem| problem.at(&full, &name))?;
-            let native = hint.map_or_else(|| native_type(column, collations), |hint| hint.column_type.clone());
-            columns.push(Described { name, codec, nullable: column.nullable, native_type: native, hidden });
+            let native_type = hint.map_or_else(|| native_type(column, collations), |hint| hint.column_type.clone());
+            let generation = hint.map(|hint| hint.generation.clone()).unwrap_or_default();
+            columns.push(Draft { name, codec, nullable: column.nullable, native_type, generation, hidden });
         }
         let known = |names: &[String]| {
             names.iter().map(|name| columns.iter().position(|column| column.name == *name)).collect::<Option<Vec<_>>>()
         };
-        let key = match &map.key {
-            Some(key) if !key.is_empty() => key.clone(),
-            _ => catalog.and_then(|catalog| known(&catalog.key)).unwrap_or_default(),
-        };
-        Form::new(&map.database, &map.table, columns, key, rules, connector)
+        let end = implied.and_then(|(_, end)| columns.iter().position(|column| column.name == end));
+        let mut key = map.key.clone().unwrap_or_default();
+        key.retain(|place| Some(*place) != end);
+        if key.is_empty() {
+            key = catalog.and_then(|catalog| known(&catalog.key)).unwrap_or_default();
+        }
+        let mut form = Form::new(&map.database, &map.table, columns, key, rules, connector)?;
+        form.end = end;
+        form.layout.clone_from(&map.columns);
+        form.cascades = catalog.map(|catalog| catalog.cascades.clone()).unwrap_or_default();
+        Ok(form)
     }
 
     /// The form that the information schema tells.
@@ -130,23 +188,26 @@ impl Form {
         for column in &catalog.columns {
             let left_out = rules.treatment(namespace, relation, &column.name) == Treatment::LeaveOut;
             let codec = catalog_codec(column, left_out).map_err(|problem| problem.at(&full, &column.name))?;
-            columns.push(Described {
+            columns.push(Draft {
                 name: column.name.clone(),
                 codec,
                 nullable: column.nullable,
                 native_type: column.column_type.clone(),
+                generation: column.generation.clone(),
                 hidden: false,
             });
         }
         let place = |name: &String| columns.iter().position(|column| column.name == *name);
         let key = catalog.key.iter().map(place).collect::<Option<Vec<_>>>().unwrap_or_default();
-        Form::new(namespace, relation, columns, key, rules, connector)
+        let mut form = Form::new(namespace, relation, columns, key, rules, connector)?;
+        form.cascades.clone_from(&catalog.cascades);
+        Ok(form)
     }
 
     fn new(
         namespace: &str,
         relation: &str,
-        columns: Vec<Described>,
+        columns: Vec<Draft>,
         key: Vec<usize>,
         rules: &Arc<Rules>,
         connector: &'static str,
@@ -159,19 +220,17 @@ impl Form {
         let mut formed = Vec::with_capacity(columns.len());
         let mut hash = Sha256::new();
         for (at, column) in columns.into_iter().enumerate() {
-            let Described { name, codec, nullable, native_type, hidden } = column;
-            if hidden {
-                let (treatment, label) = (Treatment::LeaveOut, String::new());
-                formed.push(FormColumn { name, codec, treatment, key: None, label });
-                continue;
-            }
-            let treatment = rules.treatment(namespace, relation, &name);
+            let Draft { name, codec, nullable, native_type, generation, hidden } = column;
+            let treatment = if hidden { Treatment::LeaveOut } else { rules.treatment(namespace, relation, &name) };
             let in_key = key.iter().position(|&place| place == at);
             if in_key.is_some() && matches!(treatment, Treatment::LeaveOut | Treatment::Redact) {
                 return Err(FormProblem::HiddenKey(full(), name));
             }
             let kind = if treatment == Treatment::Keep { codec.kind() } else { Kind::String };
-            hash.update(format!("{name}\0{native_type}\0{nullable}\0{treatment:?}\0{kind:?}\0{in_key:?}\n"));
+            if !hidden {
+                hash.update(format!("{name}\0{native_type}\0{nullable}\0{treatment:?}\0{kind:?}\0{in_key:?}"));
+                hash.update(if generation.is_empty() { "\n".to_owned() } else { format!("\0{generation}\n") });
+            }
             if treatment != Treatment::LeaveOut {
                 described.push(Column { name: name.clone(), kind, nullable, native_type });
             }
@@ -193,7 +252,8 @@ impl Form {
             columns: described,
             key: key.iter().map(|&place| formed[place].name.clone()).collect(),
         });
-        Ok(Form { table, columns: formed, key, id, rules: Arc::clone(rules) })
+        let (layout, cascades) = (Vec::new(), Vec::new());
+        Ok(Form { table, columns: formed, key, id, end: None, layout, cascades, rules: Arc::clone(rules) })
     }
 
     /// Appends a column's member to an image that is begun; whoever is first opens it.
@@ -231,19 +291,9 @@ impl Form {
     }
 }
 
-/// A column, before it is known what becomes of it.
-struct Described {
-    name: String,
-    codec: Codec,
-    nullable: bool,
-    native_type: String,
-    /// It is in the log and not in the table, as people see it.
-    hidden: bool,
-}
-
 /// Whether a column that the information schema does not have is one that MySQL keeps for an index over an expression:
 /// `!hidden!index!0!0`, or, up to 8.0.17, a digest.
-fn is_hidden(name: &str, expressions: usize) -> bool {
+fn is_of_expression(name: &str, expressions: usize) -> bool {
     let digest = || name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     name.starts_with("!hidden!") || (expressions > 0 && digest())
 }
@@ -286,6 +336,20 @@ fn placed(
         None
     };
     (0..columns.len()).map(place).collect()
+}
+
+/// Whether a column is one in which the server keeps hashes of long unique values.
+fn is_row_hash(name: &str) -> bool {
+    name.strip_prefix("DB_ROW_HASH_").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The columns of system versioning without names of their own, as the log alone tells them.
+fn implied_period(map: &TableMap) -> Option<(String, String)> {
+    let named = |wanted: &str| {
+        let column = map.columns.iter().find(|column| column.name.as_deref() == Some(wanted))?;
+        (column.code == code::TIMESTAMP2 && column.meta == 6 && !column.nullable).then(|| wanted.to_owned())
+    };
+    Some((named("row_start")?, named("row_end")?))
 }
 
 /// What is wrong with a column's type, before it is known where.

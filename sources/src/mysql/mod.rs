@@ -30,18 +30,32 @@
 //! | `geometry` and its kinds | object `{"srid":4326,"wkb":"…base64…"}` |
 //! | `uuid`, `inet6`, `inet4` | string |
 //!
-//! What happens to whole tables: `TRUNCATE` is a truncate. `DROP TABLE` is one too, and so is the old name of a
-//! `RENAME`; the new name's rows are read, as are those of a new table. When `ALTER TABLE` changes what images look
-//! like, the rows are read anew, because the log does not show how it changed them; so they are where the log says that
-//! a transaction was rolled back after it was written, and for tables of XA transactions when those commit.
+//! What happens to whole tables: `TRUNCATE` is a truncate. `DROP TABLE` is one too, after which the table is gone, and
+//! so is the old name of a `RENAME`; the new name's rows are read, as are those of a new table. Of what the log does not
+//! tell in rows, the table's rows are read anew beside it, and the table says why: when `ALTER TABLE` may change what
+//! images look like or which rows there are (columns, partitions, exchanged or converted ones, character sets, expressions
+//! of virtual columns), when a foreign key changes rows by itself, when a transaction was taken back after it was written,
+//! when XA transactions commit, and when a session logs only parts of rows. The statement in the log decides, not the
+//! information schema, which may be ahead of it.
+//!
+//! Of tables with system versioning the present rows are captured, those that `SELECT` shows; columns that the server
+//! hides (theirs, and hashes of long unique values) are not. Tables whose versions are told by transactions are logged as
+//! statements whatever `binlog_format` is, and are read anew after each.
+//!
+//! A table that can't be followed stops alone: without a key (`no-key`), with a type, character set or key that is not
+//! supported (`table-refused`), that may not be read (`privileges`), that the server can't open (`unreadable`); these are
+//! taken up again by themselves. One that a statement in the log changed (`row-format`) or that holds what can't be
+//! decoded (`undecodable`) is taken up when somebody orders it, or when it is emptied.
 //!
 //! A change's position is its transaction's name (`0-1-42`, `uuid:42`, or `file:offset` where there are no global
 //! identifiers), and the number of the row in it, counted over all tables: `0-1-42/0`. When a row's key changes, the
-//! removal of the old one is `0-1-42/0.old`.
+//! removal of the old one is `0-1-42/0.old`. What happens to a whole table counts as a row.
 
 mod address;
+mod alter;
 mod apply;
 mod bytes;
+mod cascade;
 mod catalog;
 mod cell;
 mod charset;
@@ -49,20 +63,25 @@ mod check;
 mod checkpoint;
 mod codec;
 mod connection;
+mod ddl;
 mod event;
 mod follow;
 mod form;
 mod json_binary;
 mod json_diff;
+mod mapping;
 mod outlook;
 mod place;
 mod reading;
 mod row;
+mod standing;
 mod statement;
 mod stream;
 mod table_map;
 mod tables;
 mod wire;
+mod words;
+mod writes;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

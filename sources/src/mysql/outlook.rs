@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::checkpoint::{Name, Reading, Resume};
+use super::checkpoint::{Name, Resume};
 use super::place::{LogPlace, file_number};
-use crate::feed::{Progress, TableProgress, TableState};
+use crate::feed::{Progress, TableProgress};
 
 /// What is known of the feed and of the server's log.
 #[derive(Debug, Default)]
@@ -26,16 +26,8 @@ impl Outlook {
         self.files = files;
     }
 
-    pub(super) fn table(&mut self, name: &Name, captured: &str, reading: &Reading, rows_read: u64) {
-        let state = match reading {
-            Reading::Waiting => TableState::Waiting,
-            Reading::After(_) => TableState::Reading,
-            Reading::Following => TableState::Following,
-        };
-        self.tables.insert(
-            name.clone(),
-            TableProgress { table: captured.to_owned(), state, reason: None, rows_read, rows_estimated: None },
-        );
+    pub(super) fn table(&mut self, name: &Name, progress: TableProgress) {
+        self.tables.insert(name.clone(), progress);
     }
 
     pub(super) fn forget(&mut self, name: &Name) {

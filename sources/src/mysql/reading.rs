@@ -20,13 +20,13 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::address::Address;
-use super::catalog;
+use super::catalog::{self, Look, quoted};
 use super::checkpoint::Name;
 use super::connection::{Server, failed, open, stop};
 use super::form::Form;
 use super::place::{LogPlace, Seen};
 use super::row;
-use crate::feed::{FeedError, Remedy};
+use crate::feed::{FeedError, Reason, Remedy};
 use crate::rules::{Rules, Treatment};
 
 /// How often a chunk is tried again when the server is not as far as the log was followed, or the table is changed.
@@ -50,13 +50,23 @@ pub(super) struct Request {
     pub(super) limit: usize,
 }
 
+/// What was found of a table.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Rows of this form.
+    Rows(Arc<Form>),
+    /// The table is not there.
+    Nothing,
+    /// It can't be read, and somebody must do something about it.
+    Trouble(Reason),
+}
+
 /// A chunk of a table.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) name: Name,
     pub(super) generation: u64,
-    /// None if the table is not there.
-    pub(super) form: Option<Arc<Form>>,
+    pub(super) found: Found,
     pub(super) since: Order,
     pub(super) low: Order,
     pub(super) high: Order,
@@ -118,7 +128,7 @@ impl Reader {
         let mut chunk = Chunk {
             name: request.name.clone(),
             generation: request.generation,
-            form: None,
+            found: Found::Nothing,
             since: request.since,
             low: (0, 0),
             high: (0, 0),
@@ -127,13 +137,20 @@ impl Reader {
             end: true,
             bytes: 0,
         };
-        let Some(table) = catalog::table(conn, self.server.mariadb, namespace, relation).await? else {
-            chunk.low = end_of_log(conn, &self.server).await?.order();
-            chunk.high = chunk.low;
-            return Ok(Some(chunk));
+        let table = match catalog::look(conn, self.server.mariadb, &request.name).await? {
+            Look::Found(table) => table,
+            Look::Gone => {
+                chunk.low = end_of_log(conn, &self.server).await?.order();
+                chunk.high = chunk.low;
+                return Ok(Some(chunk));
+            }
+            Look::Denied(told) => return Ok(Some(chunk.trouble(denied(&self.server, &request.name, &told)))),
+            Look::Unreadable(told) => return Ok(Some(chunk.trouble(unreadable(&request.name, &told)))),
         };
-        let form = Form::of_catalog(namespace, relation, &table, &self.rules, self.server.connector());
-        let form = Arc::new(form.map_err(|problem| stop("table", problem.to_string()))?);
+        let form = match Form::of_catalog(namespace, relation, &table, &self.rules, self.server.connector()) {
+            Ok(form) => Arc::new(form),
+            Err(problem) => return Ok(Some(chunk.trouble(Reason::new(problem.code(), problem.to_string())))),
+        };
 
         if self.server.mariadb {
             conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.map_err(doing)?;
@@ -164,7 +181,7 @@ impl Reader {
         let outcome = rows(conn, &form, request, locking, &mut chunk).await;
         // The table can't be changed before the transaction ends, so this is the form that the rows have.
         let same = match &outcome {
-            Ok(()) => catalog::table(conn, self.server.mariadb, namespace, relation).await?.as_ref() == Some(&table),
+            Ok(()) => catalog::definition(conn, &request.name).await?.as_ref() == Ok(&table.stamp),
             Err(_) => false,
         };
         conn.query_drop("COMMIT").await.map_err(doing)?;
@@ -177,23 +194,56 @@ impl Reader {
             {
                 return Ok(None);
             }
-            Err(Trouble::Server(error)) => return Err(doing(error)),
+            Err(Trouble::Server(error)) => match catalog::trouble(&error) {
+                Some(Look::Denied(told)) => return Ok(Some(chunk.trouble(denied(&self.server, &request.name, &told)))),
+                Some(Look::Unreadable(told)) => return Ok(Some(chunk.trouble(unreadable(&request.name, &told)))),
+                _ => return Err(doing(error)),
+            },
             Err(Trouble::Value(problem)) => {
-                return Err(stop("undecodable", format!("a row of {namespace}.{relation}: {problem}")));
+                let message = format!(
+                    "a row of {namespace}.{relation} can't be read: {problem}; mend it or exclude its column, then have \
+                     the table read anew"
+                );
+                return Ok(Some(chunk.trouble(Reason::new("undecodable", message))));
             }
             Err(Trouble::Key(column)) => {
                 let message = format!(
                     "{namespace}.{relation} has the column {column} in its key, whose type can't be read in order; \
                      exclude the table"
                 );
-                return Err(stop("table", message));
+                return Ok(Some(chunk.trouble(Reason::new("table-refused", message))));
             }
         }
         let exact = self.server.mariadb && table.transactional;
         chunk.high = if exact { chunk.low } else { end_of_log(conn, &self.server).await?.order() };
-        chunk.form = Some(form);
+        chunk.found = Found::Rows(form);
         Ok(Some(chunk))
     }
+}
+
+impl Chunk {
+    fn trouble(self, reason: Reason) -> Chunk {
+        Chunk { found: Found::Trouble(reason), rows: Vec::new(), high: (0, 0), ..self }
+    }
+}
+
+/// The user may not look at a table.
+pub(super) fn denied(server: &Server, name: &Name, told: &str) -> Reason {
+    let (namespace, relation) = (quoted(&name.0), quoted(&name.1));
+    let message = format!(
+        "the user may not read {}.{} ({told}); run GRANT SELECT ON {namespace}.{relation} TO {}, or exclude the table",
+        name.0, name.1, server.account
+    );
+    Reason::new("privileges", message)
+}
+
+/// The server can't open a table.
+pub(super) fn unreadable(name: &Name, told: &str) -> Reason {
+    let message = format!(
+        "the server can't open {}.{} ({told}); repair it there, it is tried again now and then, or exclude it",
+        name.0, name.1
+    );
+    Reason::new("unreadable", message)
 }
 
 /// Why a chunk's rows could not be read.
@@ -262,10 +312,6 @@ fn select(form: &Form, request: &Request, locking: bool) -> String {
         sql.push_str(" LOCK IN SHARE MODE");
     }
     sql
-}
-
-fn quoted(name: &str) -> String {
-    format!("`{}`", name.replace('`', "``"))
 }
 
 /// The end of the server's log.

@@ -5,7 +5,8 @@ use std::ops::Range;
 use mysql_async::Value;
 
 use super::bytes::{Bytes, Malformed, bit};
-use super::cell::Cell;
+use super::cell::{Cell, Moment};
+use super::event::Rows;
 use super::form::Form;
 use super::json_diff;
 use super::table_map::{MapColumn, code};
@@ -34,6 +35,8 @@ pub(super) struct Row {
     pub(super) key: Vec<Option<String>>,
     /// Places of captured columns that were not there.
     pub(super) missing: Vec<usize>,
+    /// It is not the present row: the table keeps those that were.
+    pub(super) past: bool,
     /// Where each captured column's member stands in `image`; kept only if the row is not whole.
     members: Vec<(usize, Range<usize>)>,
 }
@@ -126,6 +129,9 @@ pub(super) fn read(
         if let Some(place) = column.key {
             row.key[place] = Some(form.key_text(column, &cell)?);
         }
+        if form.end == Some(at) {
+            row.past = !is_endless(&cell);
+        }
         if column.treatment != Treatment::LeaveOut {
             let start = row.image.len() + 1;
             form.write(column, &cell, &mut row.image)?;
@@ -214,6 +220,13 @@ fn count_of(form: &Form, present: &[u8]) -> usize {
     (0..form.columns.len()).filter(|&at| bit(present, at)).count()
 }
 
+/// Whether a row with this end is the present one: the last moment that the type has (which servers of 64 bits moved),
+/// or the last transaction.
+fn is_endless(end: &Cell<'_>) -> bool {
+    let last = |seconds| Cell::Moment(Moment::from_seconds(seconds, 999_999));
+    *end == Cell::Uint(u64::MAX) || *end == last(0x7fff_ffff) || *end == last(0xffff_ffff)
+}
+
 /// Takes a row of an answer, whose columns are those of the form that are captured, and in its key, in order.
 pub(super) fn take(form: &Form, values: &[Value], capacity: usize) -> Result<(String, Vec<String>), Malformed> {
     let mut image = String::with_capacity(capacity);
@@ -244,9 +257,8 @@ pub(super) fn count(
     while !bytes.is_empty() {
         skip(columns, &mut bytes, present)?;
         if let Some(present) = present_after {
-            // Differences are as long as they say, like the documents that they stand for.
-            if partial && bytes.packed()? & 1 != 0 {
-                bytes.take(columns.iter().filter(|column| column.code == code::JSON).count().div_ceil(8))?;
+            if partial {
+                pass_partial(columns, &mut bytes)?;
             }
             skip(columns, &mut bytes, present)?;
         }
@@ -255,15 +267,53 @@ pub(super) fn count(
     Ok(rows)
 }
 
+/// Places of columns that some row of an event of updates changed.
+pub(super) fn changed(columns: &[MapColumn], rows: &Rows<'_>) -> Result<Vec<usize>, Malformed> {
+    let mut bytes = Bytes(&rows.values);
+    let mut changed = vec![false; columns.len()];
+    while !bytes.is_empty() {
+        let mut before = vec![None; columns.len()];
+        pass(columns, &mut bytes, rows.present, |at, value| before[at] = Some(value))?;
+        if rows.partial {
+            pass_partial(columns, &mut bytes)?;
+        }
+        pass(columns, &mut bytes, rows.present_after, |at, value| {
+            // What was not told before is not known to be the same.
+            changed[at] |= before[at].is_none_or(|before| before != value);
+        })?;
+    }
+    Ok((0..columns.len()).filter(|&at| changed[at]).collect())
+}
+
+/// Passes what says which values of the row that follows are differences; these are as long as they say, like the
+/// documents that they stand for.
+fn pass_partial(columns: &[MapColumn], bytes: &mut Bytes<'_>) -> Result<(), Malformed> {
+    if bytes.packed()? & 1 != 0 {
+        bytes.take(columns.iter().filter(|column| column.code == code::JSON).count().div_ceil(8))?;
+    }
+    Ok(())
+}
+
 fn skip(columns: &[MapColumn], bytes: &mut Bytes<'_>, present: &[u8]) -> Result<(), Malformed> {
+    pass(columns, bytes, present, |_, _| {})
+}
+
+/// Passes one row; tells the bytes of each of its columns, none for a null.
+fn pass<'a>(
+    columns: &[MapColumn],
+    bytes: &mut Bytes<'a>,
+    present: &[u8],
+    mut told: impl FnMut(usize, Option<&'a [u8]>),
+) -> Result<(), Malformed> {
     let here = columns.iter().enumerate().filter(|(at, _)| bit(present, *at));
     let count = here.clone().count();
     if count == 0 {
         return Err(Malformed("a row without columns"));
     }
     let nulls = bytes.take(count.div_ceil(8))?;
-    for (seen, (_, column)) in here.enumerate() {
+    for (seen, (at, column)) in here.enumerate() {
         if bit(nulls, seen) {
+            told(at, None);
             continue;
         }
         let meta = usize::from(column.meta);
@@ -290,7 +340,7 @@ fn skip(columns: &[MapColumn], bytes: &mut Bytes<'_>, present: &[u8]) -> Result<
             }
             _ => bytes.uint(meta)? as usize,
         };
-        bytes.take(length)?;
+        told(at, Some(bytes.take(length)?));
     }
     Ok(())
 }

@@ -4,7 +4,10 @@
 //! It is not a parser of SQL: it looks at the first words and at names where they are expected. What it does not know
 //! is [`Statement::Other`] only if it can't change rows of tables.
 
+use super::alter::{self, Alter};
 use super::checkpoint::Name;
+use super::words::Words;
+use super::writes::{self, Writes};
 
 /// What a statement does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,28 +27,27 @@ pub(super) enum Statement {
     /// These tables are gone.
     Drop(Vec<Name>),
     DropDatabase(String),
-    /// The tables may look otherwise; `rows` says that rows may have changed too, without a trace in the log.
-    Alter {
-        table: Name,
-        rows: bool,
-        renamed: Option<Name>,
-    },
+    Alter(Alter),
     /// Pairs of the old and the new name.
     Rename(Vec<(Name, Name)>),
-    /// `replaced` says that a table of that name may have been dropped first; `more` that rows follow in the transaction.
+    /// A table is made. `new` says that none of that name was there, or is there any more; `more` that rows follow in
+    /// the transaction.
     Create {
         table: Name,
-        replaced: bool,
+        new: bool,
         more: bool,
     },
     /// Rows were changed by the statement itself, which was logged instead of them.
-    Rows,
+    Rows(Writes),
     Other,
 }
 
 /// Reads a statement; `database` is the one that unqualified names are in.
 pub(super) fn read(database: &str, text: &str) -> Statement {
-    let mut words = Words { rest: text, database };
+    one(Words { rest: text, database })
+}
+
+fn one(mut words: Words<'_>) -> Statement {
     match words.keyword().as_str() {
         "BEGIN" => Statement::Begin,
         "COMMIT" => Statement::Commit,
@@ -65,125 +67,19 @@ pub(super) fn read(database: &str, text: &str) -> Statement {
         }
         "DROP" => words.drop(),
         "RENAME" => words.rename(),
-        "ALTER" => words.alter(),
+        "ALTER" => alter::read(&mut words).map_or(Statement::Other, Statement::Alter),
         "CREATE" => words.create(),
         // A table in memory is empty after a restart, and the server says so in this way.
         "DELETE" => words.delete(),
-        "INSERT" | "UPDATE" | "REPLACE" | "LOAD" | "WITH" | "CALL" | "DO" | "SELECT" | "IMPORT" => Statement::Rows,
+        word @ ("INSERT" | "UPDATE" | "REPLACE" | "LOAD" | "WITH" | "CALL" | "DO" | "SELECT" | "IMPORT") => {
+            Statement::Rows(writes::read(word, &mut words))
+        }
+        "SET" => words.for_statement(),
         _ => Statement::Other,
     }
 }
 
-/// The rest of a statement.
-struct Words<'a> {
-    rest: &'a str,
-    database: &'a str,
-}
-
 impl Words<'_> {
-    /// Passes white space and comments; what the server executes in `/*! */` is not passed but for its frame.
-    fn blank(&mut self) {
-        loop {
-            let rest = self.rest.trim_start();
-            self.rest = rest;
-            if let Some(comment) = rest.strip_prefix("/*") {
-                let executed = comment.strip_prefix("M!").or_else(|| comment.strip_prefix('!'));
-                self.rest = match executed {
-                    Some(inside) => inside.trim_start_matches(|c: char| c.is_ascii_digit()),
-                    None => comment.split_once("*/").map_or("", |(_, after)| after),
-                };
-            } else if let Some(after) = rest.strip_prefix("*/") {
-                self.rest = after;
-            } else if rest.starts_with('#') || rest.starts_with("-- ") || rest.starts_with("--\n") {
-                self.rest = rest.split_once('\n').map_or("", |(_, after)| after);
-            } else {
-                return;
-            }
-        }
-    }
-
-    /// The next word in upper case; empty if there is none here.
-    fn keyword(&mut self) -> String {
-        self.blank();
-        let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        word.to_ascii_uppercase()
-    }
-
-    /// Passes these words wherever they come next.
-    fn skip(&mut self, words: &[&str]) {
-        loop {
-            let before = self.rest;
-            let word = self.keyword();
-            if word.is_empty() || !words.contains(&word.as_str()) {
-                self.rest = before;
-                return;
-            }
-        }
-    }
-
-    fn punctuation(&mut self, mark: char) -> bool {
-        self.blank();
-        match self.rest.strip_prefix(mark) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn identifier(&mut self) -> Option<String> {
-        self.blank();
-        for quote in ['`', '"'] {
-            if let Some(inside) = self.rest.strip_prefix(quote) {
-                let mut name = String::new();
-                let mut characters = inside.char_indices().peekable();
-                while let Some((at, character)) = characters.next() {
-                    if character != quote {
-                        name.push(character);
-                    } else if characters.next_if(|&(_, next)| next == quote).is_some() {
-                        name.push(quote);
-                    } else {
-                        self.rest = &inside[at + 1..];
-                        return Some(name);
-                    }
-                }
-                return None;
-            }
-        }
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$' || c as u32 >= 0x80;
-        let end = self.rest.find(|c: char| !plain(c)).unwrap_or(self.rest.len());
-        let (name, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        (!name.is_empty()).then(|| name.to_owned())
-    }
-
-    fn name(&mut self) -> Option<Name> {
-        let first = self.identifier()?;
-        if self.punctuation('.') {
-            return Some((first, self.identifier()?));
-        }
-        Some((self.database.to_owned(), first))
-    }
-
-    fn names(&mut self) -> Vec<Name> {
-        let mut names = Vec::new();
-        while let Some(name) = self.name() {
-            names.push(name);
-            if !self.punctuation(',') {
-                break;
-            }
-        }
-        names
-    }
-
-    /// The rest as the name of an XA transaction: without white space, as the log writes it.
-    fn xid(&mut self) -> String {
-        self.rest.chars().filter(|c| !c.is_whitespace()).take_while(|&c| c != ';').collect()
-    }
-
     fn drop(&mut self) -> Statement {
         match self.keyword().as_str() {
             "TABLE" | "TABLES" => {
@@ -208,11 +104,10 @@ impl Words<'_> {
         while !self.rest.is_empty() {
             if self.keyword() == "ON" {
                 let name = self.name();
-                return name.map_or(Statement::Other, |table| Statement::Alter { table, rows: false, renamed: None });
+                let alter = name.map(|table| Alter { table, ..Alter::default() });
+                return alter.map_or(Statement::Other, Statement::Alter);
             }
-            let mut characters = self.rest.chars();
-            characters.next();
-            self.rest = characters.as_str();
+            self.pass();
         }
         Statement::Other
     }
@@ -237,81 +132,6 @@ impl Words<'_> {
         Statement::Rename(pairs)
     }
 
-    /// MariaDB's `WAIT n` and `NOWAIT`.
-    fn wait(&mut self) {
-        let before = self.rest;
-        match self.keyword().as_str() {
-            "NOWAIT" => {}
-            "WAIT" => {
-                self.identifier();
-            }
-            _ => self.rest = before,
-        }
-    }
-
-    fn alter(&mut self) -> Statement {
-        self.skip(&["ONLINE", "OFFLINE", "IGNORE"]);
-        if self.keyword() != "TABLE" {
-            return Statement::Other;
-        }
-        self.skip(&["IF", "EXISTS"]);
-        let Some(table) = self.name() else { return Statement::Other };
-        self.wait();
-        // Partitions come and go with their rows, and their words appear nowhere else at the beginning of a part.
-        let mut rows = false;
-        let mut renamed = None;
-        let mut depth = 0;
-        let mut first = true;
-        while !self.rest.is_empty() {
-            self.blank();
-            let before = self.rest;
-            if depth == 0 && std::mem::take(&mut first) {
-                let word = self.keyword();
-                match word.as_str() {
-                    "RENAME" => {
-                        let plain = self.rest;
-                        match self.keyword().as_str() {
-                            "COLUMN" | "INDEX" | "KEY" => {}
-                            "TO" | "AS" => renamed = self.name(),
-                            _ => {
-                                self.rest = plain;
-                                self.punctuation('=');
-                                renamed = self.name();
-                            }
-                        }
-                        continue;
-                    }
-                    "DROP" | "TRUNCATE" | "EXCHANGE" | "CONVERT" | "DISCARD" | "IMPORT" => {
-                        let next = self.keyword();
-                        rows |= matches!(next.as_str(), "PARTITION" | "TABLE" | "TABLESPACE");
-                        continue;
-                    }
-                    "" => {}
-                    _ => continue,
-                }
-                self.rest = before;
-            }
-            let mut characters = self.rest.chars();
-            match characters.next() {
-                Some('(') => depth += 1,
-                Some(')') => depth -= 1,
-                Some(',') if depth == 0 => first = true,
-                Some(quote @ ('\'' | '"' | '`')) => {
-                    while let Some(character) = characters.next() {
-                        if character == '\\' && quote != '`' {
-                            characters.next();
-                        } else if character == quote {
-                            break;
-                        }
-                    }
-                }
-                _ => {}
-            }
-            self.rest = characters.as_str();
-        }
-        Statement::Alter { table, rows, renamed }
-    }
-
     fn create(&mut self) -> Statement {
         let before = self.rest;
         let replaced = self.keyword() == "OR";
@@ -321,17 +141,43 @@ impl Words<'_> {
         self.skip(&["REPLACE", "ONLINE", "OFFLINE"]);
         match self.keyword().as_str() {
             "TABLE" => {
+                let conditional = self.peek() == "IF";
                 self.skip(&["IF", "NOT", "EXISTS"]);
                 let Some(table) = self.name() else { return Statement::Other };
                 let more = self.rest.trim_end().to_ascii_uppercase().ends_with("START TRANSACTION");
-                Statement::Create { table, replaced, more }
+                Statement::Create { table, new: replaced || !conditional, more }
             }
-            "UNIQUE" if self.keyword() == "INDEX" => self.index(),
+            "UNIQUE" | "FULLTEXT" | "SPATIAL" if self.keyword() == "INDEX" => self.index(),
+            // It may replace one that was the key.
+            "INDEX" => self.index(),
             _ => Statement::Other,
         }
     }
 
+    /// `SET STATEMENT variable = value, … FOR statement`; any other SET changes nothing.
+    fn for_statement(&mut self) -> Statement {
+        if self.keyword() != "STATEMENT" {
+            return Statement::Other;
+        }
+        let mut depth = 0;
+        while !self.rest.is_empty() {
+            let before = self.rest.len();
+            if self.keyword() == "FOR" && depth == 0 {
+                return one(Words { rest: self.rest, database: self.database });
+            }
+            if self.rest.len() == before || !self.rest.is_empty() {
+                match self.pass() {
+                    Some('(') => depth += 1,
+                    Some(')') => depth -= 1,
+                    _ => {}
+                }
+            }
+        }
+        Statement::Other
+    }
+
     fn delete(&mut self) -> Statement {
+        let before = self.rest;
         if self.keyword() == "FROM"
             && let Some(name) = self.name()
         {
@@ -340,12 +186,14 @@ impl Words<'_> {
                 return Statement::Truncate(vec![name]);
             }
         }
-        Statement::Rows
+        self.rest = before;
+        Statement::Rows(writes::read("DELETE", self))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::alter::Beside;
     use super::*;
 
     fn name(a: &str, b: &str) -> Name {
@@ -369,14 +217,20 @@ mod tests {
         assert_eq!(of("drop database x"), Statement::DropDatabase("x".into()));
     }
 
+    fn altered(text: &str) -> Alter {
+        match of(&format!("alter table t {text}")) {
+            Statement::Alter(alter) => alter,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
     #[test]
     fn a_table_of_another_name_is_told_from_a_column_of_one() {
-        let alter = |rows, renamed| Statement::Alter { table: name("d", "t"), rows, renamed };
-        assert_eq!(of("alter table t add column c int default 7"), alter(false, None));
-        assert_eq!(of("ALTER ONLINE TABLE t RENAME COLUMN a TO b, rename index x to y"), alter(false, None));
-        assert_eq!(of("alter table t add c int, rename to e.u"), alter(false, Some(name("e", "u"))));
-        assert_eq!(of("alter table t rename u"), alter(false, Some(name("d", "u"))));
-        assert_eq!(of("alter table t comment 'x, rename to z'"), alter(false, None));
+        let renamed = |text| altered(text).renamed;
+        assert_eq!(renamed("RENAME COLUMN a TO b, rename index x to y"), None);
+        assert_eq!(renamed("add c int, rename to e.u"), Some(name("e", "u")));
+        assert_eq!(renamed("rename u"), Some(name("d", "u")));
+        assert_eq!(renamed("comment 'x, rename to z'"), None);
         assert_eq!(
             of("RENAME TABLE a TO b, d.b WAIT 5 TO `c`"),
             Statement::Rename(vec![(name("d", "a"), name("d", "b")), (name("d", "b"), name("d", "c"))])
@@ -384,20 +238,43 @@ mod tests {
     }
 
     #[test]
-    fn partitions_take_their_rows_with_them() {
+    fn what_changes_rows_without_a_trace_is_told_from_what_does_not() {
         for text in [
+            "add column c int default 7",
+            "add (a int, b int)",
+            "rename column a to b",
             "drop partition p0",
             "truncate partition p1",
-            "exchange partition p with table u",
-            "add c int, drop partition p",
+            "add index (a), drop partition p",
+            "modify c bigint",
+            "add index (a), change a b int",
+            "drop column partition_id",
+            "convert to character set utf8mb4",
+            "drop system versioning",
+            "add system versioning",
+            "import tablespace",
+            "engine=blackhole",
         ] {
-            let expected = Statement::Alter { table: name("d", "t"), rows: true, renamed: None };
-            assert_eq!(of(&format!("alter table t {text}")), expected, "{text}");
+            assert!(altered(text).rows, "{text}");
         }
-        for text in ["drop column partition_id", "drop index p", "add partition (partition p3 values less than (5))"] {
-            let expected = Statement::Alter { table: name("d", "t"), rows: false, renamed: None };
-            assert_eq!(of(&format!("alter table t {text}")), expected, "{text}");
+        for text in [
+            "",
+            ";",
+            "drop index p",
+            "add partition (partition p3 values less than (5))",
+            "add unique (a, b), drop primary key",
+            "engine = InnoDB",
+            "alter c set default 5, force",
+            "rename index a to b",
+            "comment='a, drop partition'",
+        ] {
+            assert!(!altered(text).rows, "{text}");
         }
+        assert!(altered("drop foreign key x").foreign);
+        let beside = |text| altered(text).others;
+        assert_eq!(beside("exchange partition p with table u"), [Beside::Exchanged(name("d", "u"))]);
+        assert_eq!(beside("convert partition `p` to table e.u"), [Beside::Made(name("e", "u"))]);
+        assert_eq!(beside("convert table u to partition p values less than (5)"), [Beside::TakenIn(name("d", "u"))]);
     }
 
     #[test]
@@ -408,7 +285,7 @@ mod tests {
             "delete from t where a=1",
             "load data infile 'x' into table t",
         ] {
-            assert_eq!(of(text), Statement::Rows, "{text}");
+            assert_eq!(of(text), Statement::Rows(Writes::Tables(vec![name("d", "t")])), "{text}");
         }
         assert_eq!(of("DELETE FROM `d`.`mem`"), Statement::Truncate(vec![name("d", "mem")]));
         for text in [
@@ -420,13 +297,40 @@ mod tests {
         ] {
             assert_eq!(of(text), Statement::Other, "{text}");
         }
-        let created = |replaced, more| Statement::Create { table: name("d", "t"), replaced, more };
+        let created = |new, more| Statement::Create { table: name("d", "t"), new, more };
         assert_eq!(of("create or replace table t (a int)"), created(true, false));
         assert_eq!(of("create table if not exists t (a int)"), created(false, false));
-        assert_eq!(of("CREATE TABLE `t` (`a` int) START TRANSACTION"), created(false, true));
-        let expected = Statement::Alter { table: name("d", "t"), rows: false, renamed: None };
+        assert_eq!(of("CREATE TABLE `t` (`a` int) START TRANSACTION"), created(true, true));
+        let expected = Statement::Alter(Alter { table: name("d", "t"), ..Alter::default() });
         assert_eq!(of("create unique index i using btree on t (a)"), expected);
+        assert_eq!(of("create or replace index i on t (a)"), expected);
         assert_eq!(of("drop index `i` on d.t"), expected);
+    }
+
+    #[test]
+    fn tables_that_are_written_are_told_from_those_that_are_read() {
+        let writes = |text: &str| match of(text) {
+            Statement::Rows(Writes::Tables(names)) => names.into_iter().map(|(_, relation)| relation).collect(),
+            other => vec![format!("{other:?}")],
+        };
+        assert_eq!(writes("REPLACE INTO p.checksums (tbl) SELECT 'o' FROM shop.o"), ["checksums"]);
+        assert_eq!(writes("INSERT LOW_PRIORITY IGNORE INTO `a b` VALUES (1)"), ["a b"]);
+        assert_eq!(writes("update ignore t as x set x.a = (select max(b) from u)"), ["t"]);
+        assert_eq!(writes("update t1 a left join e.t2 on a.x = t2.y set a.z = 1"), ["t1", "t2"]);
+        assert_eq!(writes("delete a from t1 as a, t2 where a.x = t2.x"), ["a", "t1", "t2"]);
+        assert_eq!(writes("delete from t1 using t1 join t2 where 1"), ["t1", "t1", "t2"]);
+        assert_eq!(writes("load data local infile '/tmp/x' replace into table t fields terminated by ','"), ["t"]);
+        assert!(writes("select f()").is_empty());
+        assert_eq!(of("with x as (select 1) delete from t"), Statement::Rows(Writes::Unknown));
+    }
+
+    #[test]
+    fn what_is_said_for_one_statement_is_passed_over() {
+        let expected = Statement::Truncate(vec![name("d", "t")]);
+        assert_eq!(of("SET STATEMENT max_statement_time=60, sql_mode = 'x for y' FOR TRUNCATE TABLE t"), expected);
+        assert_eq!(of("set statement a=(select 1 for update) for /* so */ truncate t"), expected);
+        assert_eq!(of("/*!50000 TRUNCATE */ TABLE t"), expected);
+        assert_eq!(of("set password for x = 'y'"), Statement::Other);
     }
 
     #[test]

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catalog::{self, OWN_DATABASES};
+use tokio::time::Instant;
+
+use super::catalog::{self, Cascade};
 use super::checkpoint::{Name, Reading, TableLine};
-use super::connection::stop;
 use super::follow::{Follower, away};
 use super::form::Form;
-use super::reading::{Chunk, Order, Request};
+use super::reading::{Chunk, Found, Order, Request};
 use super::table_map::MapColumn;
 use crate::change::{Action, Change, Step, Table};
-use crate::feed::FeedError;
+use crate::feed::{FeedError, Hold, Reason};
 use crate::rules::Treatment;
 
 /// How many keys may change while a chunk waits for the log, before it is thrown away and read again.
@@ -23,24 +24,39 @@ const FIRST_ROWS: usize = 2_000;
 /// A captured table.
 pub(super) struct Tracked {
     pub(super) line: TableLine,
+    /// Somebody wants it not to be followed.
+    pub(super) held: Option<Hold>,
+    /// Rows read since its reading began.
     pub(super) rows_read: u64,
+    pub(super) rows_estimated: Option<u64>,
     /// As it was last described in this run.
     pub(super) described: Option<(String, Arc<Table>)>,
     /// Its last table map, and the form that was made of it. None once a statement may have changed it.
     pub(super) form: Option<(Vec<u8>, Arc<Form>)>,
+    /// A table map whose rows can't be told, and why.
+    pub(super) untold: Option<(Vec<u8>, Reason)>,
+    /// Foreign keys by which its rows change without a word in the log; none if that was not looked at.
+    pub(super) cascades: Option<Vec<Cascade>>,
+    /// Where the log ended when the table was not there.
+    pub(super) missing_since: Option<Order>,
+    /// When it may be read again.
+    pub(super) rests_until: Option<Instant>,
 }
 
 impl Tracked {
-    fn new(reading: Reading) -> Tracked {
-        let line = TableLine { form: String::new(), reading };
-        Tracked { line, rows_read: 0, described: None, form: None }
-    }
-
-    /// A table of a checkpoint; `reread` says that what was captured of it no longer counts.
-    pub(super) fn resumed(line: TableLine, reread: bool) -> Tracked {
-        let mut table = Tracked::new(if reread { Reading::Waiting } else { line.reading });
-        table.line.form = line.form;
-        table
+    pub(super) fn new(reading: Reading) -> Tracked {
+        Tracked {
+            line: TableLine::new(reading),
+            held: None,
+            rows_read: 0,
+            rows_estimated: None,
+            described: None,
+            form: None,
+            untold: None,
+            cascades: None,
+            missing_since: None,
+            rests_until: None,
+        }
     }
 }
 
@@ -50,13 +66,37 @@ pub(super) enum Mapped {
         name: Name,
         form: Arc<Form>,
     },
-    /// Not captured; its rows are counted.
-    Other(Vec<MapColumn>),
+    /// Not captured, or not now; its rows are counted.
+    Other {
+        name: Name,
+        columns: Vec<MapColumn>,
+    },
+    /// Captured, but what its rows hold can't be told here: it has to be read.
+    Untold {
+        name: Name,
+        columns: Vec<MapColumn>,
+        reason: Reason,
+    },
+}
+
+impl Mapped {
+    pub(super) fn name(&self) -> &Name {
+        let (Mapped::Captured { name, .. } | Mapped::Other { name, .. } | Mapped::Untold { name, .. }) = self;
+        name
+    }
+
+    /// How its rows are laid out.
+    pub(super) fn layout(&self) -> &[MapColumn] {
+        match self {
+            Mapped::Captured { form, .. } => &form.layout,
+            Mapped::Other { columns, .. } | Mapped::Untold { columns, .. } => columns,
+        }
+    }
 }
 
 /// The table that is being read.
 pub(super) struct Active {
-    name: Name,
+    pub(super) name: Name,
     generation: u64,
     /// What has changed since the oldest chunk that is on its way was asked for, and where.
     pub(super) changed: HashMap<Vec<String>, Order>,
@@ -67,51 +107,23 @@ pub(super) struct Active {
     limit: usize,
     /// The key's text may not leave the feed, so neither does a place in the middle of the table.
     hidden: bool,
+    began: Instant,
 }
 
 impl Follower {
-    pub(super) fn captures(&self, namespace: &str, relation: &str) -> bool {
-        !OWN_DATABASES.iter().any(|own| own.eq_ignore_ascii_case(namespace)) && self.rules.captures(namespace, relation)
-    }
-
-    /// Adds tables that are there and not known yet.
-    pub(super) async fn find_tables(&mut self) -> Result<(), FeedError> {
-        for name in catalog::tables(&mut self.catalog).await? {
-            if self.captures(&name.0, &name.1) {
-                self.track(name);
-            }
-        }
-        Ok(())
-    }
-
-    /// Knows a table from here on; a new one will be read.
-    pub(super) fn track(&mut self, name: Name) -> &mut Tracked {
-        let reading = if self.options.snapshot { Reading::Waiting } else { Reading::Following };
-        self.tables.entry(name).or_insert_with(|| Tracked::new(reading))
-    }
-
-    /// Forgets a table, whose rows are gone.
-    pub(super) fn forget(&mut self, name: &Name) {
-        self.stop_reading(name);
-        self.tables.remove(name);
-        self.outlook().forget(name);
-        self.moved();
-    }
-
-    /// Reads a table from its beginning, because the log does not tell what became of its rows.
-    pub(super) fn read_anew(&mut self, name: &Name) {
-        self.stop_reading(name);
-        if let Some(table) = self.tables.get_mut(name) {
-            table.line.reading = Reading::Waiting;
-            table.line.form = String::new();
-        }
-        self.moved();
-    }
-
-    fn stop_reading(&mut self, name: &Name) {
+    /// Ends a reading of a table without a word.
+    pub(super) fn stop_reading(&mut self, name: &Name) {
         if self.active.as_ref().is_some_and(|active| active.name == *name) {
             self.active = None;
+            self.unread = true;
         }
+    }
+
+    /// Whether something is known of a table's rows that a change without a word in the log makes wrong. That is so from
+    /// the beginning of its reading on: rows that change from there on count as read.
+    pub(super) fn has_read(&self, name: &Name) -> bool {
+        let reading = self.tables.get(name).map(|table| &table.line.reading);
+        matches!(reading, Some(Reading::Following | Reading::After(_)))
     }
 
     /// Remembers that a row has changed, for what is being read of its table.
@@ -143,24 +155,41 @@ impl Follower {
 
     /// Begins with the next table that has to be read, or goes on with one in the middle.
     async fn begin_reading(&mut self) -> Result<bool, FeedError> {
-        let in_the_middle = |table: &&Tracked| matches!(table.line.reading, Reading::After(_));
-        let waiting = |table: &&Tracked| table.line.reading == Reading::Waiting;
+        if !self.unread || self.asked > 0 {
+            return Ok(false);
+        }
+        let place = self.place.order();
+        let now = Instant::now();
+        let ready = |table: &&Tracked| {
+            table.held.is_none()
+                && table.missing_since.is_none_or(|since| place >= since)
+                && table.rests_until.is_none_or(|until| now >= until)
+        };
+        let in_the_middle = |table: &&Tracked| matches!(table.line.reading, Reading::After(_)) && ready(table);
+        let waiting = |table: &&Tracked| table.line.reading == Reading::Waiting && ready(table);
         let next = self.tables.iter().find(|(_, table)| in_the_middle(table));
         let next = next.or_else(|| self.tables.iter().find(|(_, table)| waiting(table)));
-        let Some((name, _)) = next else { return Ok(false) };
-        let name = name.clone();
-        let catalog = catalog::table(&mut self.catalog, self.server.mariadb, &name.0, &name.1).await?;
-        let Some(catalog) = catalog else {
-            // It was dropped meanwhile, and the log will come to that, or has. What is left to read of it is nothing.
-            if let Some(table) = self.tables.get_mut(&name) {
-                table.line.reading = Reading::Following;
-            }
-            return Ok(true);
+        let Some((name, _)) = next else {
+            self.unread = false;
+            return Ok(false);
         };
-        let form = Form::of_catalog(&name.0, &name.1, &catalog, &self.rules, self.server.connector());
-        let form = form.map_err(|problem| stop("table", problem.to_string()))?;
+        let name = name.clone();
+        let form = match self.look_at(&name).await? {
+            Ok(Some(form)) => form,
+            Ok(None) => {
+                self.missed(&name).await?;
+                return Ok(true);
+            }
+            Err(reason) => {
+                self.stop_table(&name, reason);
+                return Ok(true);
+            }
+        };
+        let estimate = catalog::estimate(&mut self.catalog, &name).await?;
         let hidden = form.key.iter().any(|&place| form.columns[place].treatment != Treatment::Keep);
         let Some(table) = self.tables.get_mut(&name) else { return Ok(true) };
+        table.missing_since = None;
+        table.rows_estimated = estimate;
         let mut after = None;
         match &table.line.reading {
             Reading::After(key) if table.line.form == form.id => {
@@ -170,7 +199,10 @@ impl Follower {
             }
             // New, or no longer as it was when its reading began.
             _ => {
-                table.line = TableLine { form: form.id.clone(), reading: Reading::After(Vec::new()) };
+                table.line.form.clone_from(&form.id);
+                table.line.reading = Reading::After(Vec::new());
+                table.line.again = false;
+                table.rows_read = 0;
                 table.described = Some((form.id.clone(), Arc::clone(&form.table)));
                 self.steps.push(Step::Describe(Arc::clone(&form.table)));
                 self.steps.push(Step::ReadBegan(Arc::clone(&form.table)));
@@ -180,7 +212,9 @@ impl Follower {
         let generation = self.generation;
         let limit = FIRST_ROWS.min(self.options.chunk_rows).max(1);
         let changed = HashMap::new();
-        self.active = Some(Active { name, generation, changed, chunk: None, asked: None, limit, hidden });
+        let began = Instant::now();
+        self.show(&name);
+        self.active = Some(Active { name, generation, changed, chunk: None, asked: None, limit, hidden, began });
         self.moved();
         self.ask(after).await?;
         Ok(true)
@@ -193,6 +227,7 @@ impl Follower {
         active.asked = Some(since);
         let (name, generation, limit) = (active.name.clone(), active.generation, active.limit);
         let request = Request { name, generation, after, since, since_seen, limit };
+        self.asked += 1;
         self.requests.send(request).await.map_err(|_| away("the reader of tables has ended"))
     }
 
@@ -209,12 +244,20 @@ impl Follower {
     /// Hands out a chunk whose place in the log has been reached, but for rows that the log has changed since.
     async fn hand_out(&mut self, chunk: Chunk) -> Result<bool, FeedError> {
         let name = chunk.name.clone();
-        let Some(form) =
-            chunk.form.filter(|form| self.tables.get(&name).is_some_and(|table| table.line.form == form.id))
-        else {
-            // Gone, or changed: from the beginning, with the form that it has now.
-            self.read_anew(&name);
-            return Ok(true);
+        let form = match chunk.found {
+            Found::Rows(form) if self.tables.get(&name).is_some_and(|table| table.line.form == form.id) => form,
+            // Changed, or gone: from the beginning, with the form that it has now.
+            Found::Rows(_) | Found::Nothing => {
+                self.stop_reading(&name);
+                if let Some(table) = self.tables.get_mut(&name) {
+                    table.line.reading = Reading::Waiting;
+                }
+                return Ok(true);
+            }
+            Found::Trouble(reason) => {
+                self.stop_table(&name, reason);
+                return Ok(true);
+            }
         };
         // The next chunk is read while this one is handed out.
         if !chunk.end {
@@ -258,11 +301,20 @@ impl Follower {
             }
         }
         if chunk.end {
+            let took = self.active.take().map(|active| active.began.elapsed()).unwrap_or_default();
             if let Some(table) = self.tables.get_mut(&name) {
-                table.line.reading = Reading::Following;
+                table.line.known = true;
+                if std::mem::take(&mut table.line.again) {
+                    table.line.reading = Reading::Waiting;
+                } else {
+                    table.line.reading = Reading::Following;
+                    table.line.reason = None;
+                }
             }
             self.steps.push(Step::ReadDone(Arc::clone(&form.table)));
-            self.active = None;
+            self.rest(&name, took);
+            self.unread = true;
+            self.show(&name);
         } else if let Some(active) = &mut self.active {
             // Only the chunk that has just been asked for counts from here on.
             let since = active.asked.unwrap_or_default();
@@ -276,6 +328,9 @@ impl Follower {
     #[inline]
     pub(super) fn describe(&mut self, name: &Name, form: &Form) {
         let Some(table) = self.tables.get_mut(name) else { return };
+        if table.line.form.is_empty() {
+            table.line.form.clone_from(&form.id);
+        }
         if table.described.as_ref().is_none_or(|(id, _)| *id != form.id) {
             table.described = Some((form.id.clone(), Arc::clone(&form.table)));
             self.steps.push(Step::Describe(Arc::clone(&form.table)));

@@ -1,0 +1,12 @@
+//! The MySQL feed against a real MariaDB: what it says of rows, tables and places, and over restarts.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod definitions;
+mod model;
+mod reading;
+mod silent;
+mod standing;
+mod streaming;
+mod trouble;
+mod values;
+mod versioning;
