@@ -266,7 +266,7 @@ impl Catalog {
     /// Whether a table is captured.
     pub(super) fn captures(&self, namespace: &str, relation: &str) -> bool {
         let is_dropped = || self.dropped.contains(&self.rules.captured_name(&self.database, namespace, relation));
-        self.rules.captures(namespace, relation) && !(!self.dropped.is_empty() && is_dropped())
+        self.rules.captures(namespace, relation) && (self.dropped.is_empty() || !is_dropped())
     }
 
     /// The database that is followed.

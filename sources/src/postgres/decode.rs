@@ -460,10 +460,10 @@ impl Decoder {
             Some(Old::Key(cells)) => (Some(cells.as_slice()), false),
             None => (None, false),
         };
-        if let Some(old) = old_cells {
-            if !self.is_readable(relation, shape, old)? {
-                return Ok(());
-            }
+        if let Some(old) = old_cells
+            && !self.is_readable(relation, shape, old)?
+        {
+            return Ok(());
         }
         let Some(key) = shape.key(new, old_cells) else { return self.keyless(relation, shape) };
         let old_key = match old_cells.map(|old| shape.key(old, None)) {

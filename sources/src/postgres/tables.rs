@@ -78,10 +78,8 @@ impl Decoder {
         if reason.code == "no-key" && self.options.skip_tables_without_key {
             return;
         }
-        if !self.tables.contains_key(&oid) {
-            let mark = TableMark::new(oid, namespace, relation, ReadState::Waiting);
-            self.tables.insert(oid, mark);
-        }
+        let new = || TableMark::new(oid, namespace, relation, ReadState::Waiting);
+        self.tables.entry(oid).or_insert_with(new);
         self.stop_table(oid, reason);
     }
 
