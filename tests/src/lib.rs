@@ -20,3 +20,4 @@ pub mod load;
 pub mod random;
 pub mod recorder;
 pub mod rows;
+pub mod truth;
