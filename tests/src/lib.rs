@@ -21,3 +21,4 @@ pub mod random;
 pub mod recorder;
 pub mod rows;
 pub mod truth;
+pub mod walk;
