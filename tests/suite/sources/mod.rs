@@ -4,6 +4,8 @@ mod commands;
 mod mariadb;
 mod postgres;
 mod steering;
+mod truth;
+mod walk;
 
 use cdc_test_servers::Postgres;
 use cdc_tests::harness::{Launch, Server, until};

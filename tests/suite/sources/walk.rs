@@ -1,0 +1,38 @@
+//! A minute of the random walk, from another seed in each run. What it finds is printed with what walks there again.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cdc_tests::walk::{Kind, Options, script, walk};
+
+fn walk_for_half_a_minute(kind: Kind, source: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    let seed = now.as_millis() as u64 % 1_000_000;
+    println!("tests/walk --source {source} --seed {seed}");
+    let options = Options {
+        kind,
+        seed,
+        time: Duration::from_secs(30),
+        steps_max: usize::MAX,
+        patience: Duration::from_secs(120),
+        verbose: false,
+        dry: false,
+    };
+    match walk(&options) {
+        Ok(walked) => println!("{walked:?}"),
+        Err(deviation) => {
+            let again = format!("tests/walk --source {source} --seed {seed} --steps {}", deviation.at);
+            let steps = script::write(deviation.since_equal());
+            panic!("{again}\n{}\nsince all was equal:\n{steps}\n{}", deviation.what, deviation.logs);
+        }
+    }
+}
+
+#[test]
+fn random_schema_work_in_postgres_leaves_every_row_equal() {
+    walk_for_half_a_minute(Kind::Postgres(None), "postgres");
+}
+
+#[test]
+fn random_schema_work_in_mariadb_leaves_every_row_equal() {
+    walk_for_half_a_minute(Kind::MariaDb, "mariadb");
+}
