@@ -67,7 +67,7 @@ fn build(root: &Path, package: &str, features: &[&str], target_folder: &Path) {
         Ok(status) if status.success() => {}
         Ok(_) => fail(&format!(
             "the component {package} could not be built (its messages are above); is the {TARGET} target there? \
-             `rustup toolchain install` in this folder installs it"
+             `./run build` installs what is missing"
         )),
         Err(error) => fail(&format!("cargo could not be started: {error}")),
     }
