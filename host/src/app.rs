@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ use crate::store::{self, EmbeddedOptions, EmbeddedStore, OpenError, Retention, S
 const LONG_CALLS: usize = 8;
 /// How many events `GET /events` answers when it is not told.
 const DEFAULT_PAGE: u32 = 1_000;
+
+/// What ends the service. A type that is named here: with one of the caller's, all that serves connections would be compiled
+/// in the caller's crate once more.
+pub type Stop = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Why the service did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -91,11 +96,7 @@ pub enum ServeError {
 }
 
 /// Runs the service until `stop` is done.
-pub async fn serve(
-    settings: ServeSettings,
-    mut declared: Declared,
-    stop: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
+pub async fn serve(settings: ServeSettings, mut declared: Declared, stop: Stop) -> Result<(), ServeError> {
     let cors = cdc_rest::Cors::parse(&settings.cors_origins)?;
     let fatal = Arc::new(Fatal::default());
     let following = Arc::new(OnceLock::<Weak<Tail>>::new());

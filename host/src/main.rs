@@ -94,16 +94,16 @@ fn run_service(serve: Serve) -> Result<(), String> {
 }
 
 /// Done at the first SIGTERM or SIGINT. Installed at once, so that a signal during the start is not lost.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+fn stop_signal() -> std::io::Result<app::Stop> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+    Ok(Box::pin(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-    })
+    }))
 }
 
 fn run_tail(settings: &tail::TailSettings) -> Result<(), String> {
@@ -113,7 +113,7 @@ fn run_tail(settings: &tail::TailSettings) -> Result<(), String> {
             std::future::pending::<()>().await;
         }
     };
-    runtime()?.block_on(tail::run(settings, interrupted)).map_err(|error| error.to_string())
+    runtime()?.block_on(tail::run(settings, Box::pin(interrupted))).map_err(|error| error.to_string())
 }
 
 fn component(command: &ComponentCommand) -> Result<(), String> {

@@ -12,6 +12,7 @@ mod settings;
 mod tests;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::pin::Pin;
 
 pub(crate) use settings::{DEFAULT_URL, service_url};
 pub use settings::{TailServer, TailSettings};
@@ -38,7 +39,7 @@ pub enum TailError {
 }
 
 /// Follows until there is nothing more to do, the reader of stdout has gone, or `stop` completes.
-pub async fn run(settings: &TailSettings, stop: impl Future<Output = ()>) -> Result<(), TailError> {
+pub async fn run(settings: &TailSettings, stop: Pin<Box<dyn Future<Output = ()>>>) -> Result<(), TailError> {
     let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let style = if colour { Style::Coloured } else { Style::Plain };
     let (mut out, mut notes) = (io::stdout(), io::stderr());
