@@ -92,7 +92,10 @@ fn main() -> ExitCode {
             if !shrink.is_zero() {
                 let tell = |shorter: &Deviation| println!("… {} steps: {}", shorter.steps.len(), first_line(shorter));
                 let shortest = walk::shrink(&options, *deviation, shrink, tell);
-                println!("{}", found(&shortest, &format!("--replay {}", shortest.keep(&format!("{name}-short")).display())));
+                println!(
+                    "{}",
+                    found(&shortest, &format!("--replay {}", shortest.keep(&format!("{name}-short")).display()))
+                );
             }
             ExitCode::FAILURE
         }

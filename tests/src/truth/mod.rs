@@ -68,9 +68,7 @@ fn rows_of(server: &Server, table: &str) -> Vec<Row> {
 /// A name as a path's segment.
 pub fn encoded(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.$".contains(&byte);
-    name.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+    name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 /// The text of a JSON value in one form: strings escaped in one way, no white space between tokens. The digits of

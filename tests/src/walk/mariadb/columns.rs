@@ -95,7 +95,9 @@ fn new_column(random: &mut Random, table: &Table) -> Option<String> {
         0..=2 => format!("{name} {kind}{place}"),
         3..=5 => format!("{name} {kind} DEFAULT {}{place}", constant(random, kind)),
         6 if !kind.ends_with("NULL") => format!("{name} {kind} NOT NULL DEFAULT {}{place}", constant(random, kind)),
-        7 => random.pick(&[format!("{name} UUID DEFAULT UUID()"), format!("{name} DATETIME(6) DEFAULT NOW(6)")]).clone(),
+        7 => {
+            random.pick(&[format!("{name} UUID DEFAULT UUID()"), format!("{name} DATETIME(6) DEFAULT NOW(6)")]).clone()
+        }
         8 => {
             let number = table.free().into_iter().find(|column| column.kind.starts_with("int"))?;
             let kind = random.pick(&["VIRTUAL", "PERSISTENT"]);
@@ -109,17 +111,19 @@ fn new_column(random: &mut Random, table: &Table) -> Option<String> {
 fn retyped(random: &mut Random, column: &Column) -> Option<String> {
     let kind = column.kind.as_str();
     let base: String = kind.chars().take_while(char::is_ascii_alphabetic).collect();
-    Some((*match base.as_str() {
-        "int" => random.pick(&["BIGINT", "VARCHAR(20)", "DECIMAL(12,3)", "INT NOT NULL DEFAULT 4"]),
-        "varchar" | "char" => random.pick(&["TEXT", "VARCHAR(30)", "CHAR(25)", "VARBINARY(60)"]),
-        "text" => random.pick(&["MEDIUMTEXT", "MEDIUMBLOB"]),
-        "decimal" => random.pick(&["DECIMAL(14,4)", "INT", "DOUBLE"]),
-        "datetime" => random.pick(&["DATETIME(6)", "DATE", "TIMESTAMP(3) NULL"]),
-        "timestamp" => random.pick(&["DATETIME", "DATETIME(6)"]),
-        // Labels in another order have other numbers in the log; another label for a number is another value.
-        "enum" => random.pick(&["ENUM('ž','b','a','new')", "ENUM('new','a','b','ž')", "VARCHAR(20)"]),
-        "tinyint" => random.pick(&["INT", "BIT(8)"]),
-        _ => return None,
-    })
-    .to_owned())
+    Some(
+        (*match base.as_str() {
+            "int" => random.pick(&["BIGINT", "VARCHAR(20)", "DECIMAL(12,3)", "INT NOT NULL DEFAULT 4"]),
+            "varchar" | "char" => random.pick(&["TEXT", "VARCHAR(30)", "CHAR(25)", "VARBINARY(60)"]),
+            "text" => random.pick(&["MEDIUMTEXT", "MEDIUMBLOB"]),
+            "decimal" => random.pick(&["DECIMAL(14,4)", "INT", "DOUBLE"]),
+            "datetime" => random.pick(&["DATETIME(6)", "DATE", "TIMESTAMP(3) NULL"]),
+            "timestamp" => random.pick(&["DATETIME", "DATETIME(6)"]),
+            // Labels in another order have other numbers in the log; another label for a number is another value.
+            "enum" => random.pick(&["ENUM('ž','b','a','new')", "ENUM('new','a','b','ž')", "VARCHAR(20)"]),
+            "tinyint" => random.pick(&["INT", "BIT(8)"]),
+            _ => return None,
+        })
+        .to_owned(),
+    )
 }

@@ -67,7 +67,9 @@ impl Generator {
                 let name = self.any(random)?.quoted();
                 Some(vec![
                     "SET SESSION binlog_format = 'STATEMENT'".into(),
-                    format!("INSERT INTO hidden.heartbeat (note) SELECT CONCAT('UPDATE {name} SET ', COUNT(*)) FROM {name}"),
+                    format!(
+                        "INSERT INTO hidden.heartbeat (note) SELECT CONCAT('UPDATE {name} SET ', COUNT(*)) FROM {name}"
+                    ),
                     "SET SESSION binlog_format = 'ROW'".into(),
                 ])
             }
@@ -100,7 +102,10 @@ impl Generator {
                 "CREATE TABLE {name} (region INT, id INT, note TEXT DEFAULT 'n'{columns}, PRIMARY KEY (region, id))"
             )],
             2 => vec![format!("CREATE TABLE {name} (id VARCHAR(20) PRIMARY KEY{columns})")],
-            3 => vec![format!("CREATE TABLE {name} (id INT PRIMARY KEY, m VARCHAR(9) DEFAULT 'm') ENGINE = MEMORY"), rows],
+            3 => vec![
+                format!("CREATE TABLE {name} (id INT PRIMARY KEY, m VARCHAR(9) DEFAULT 'm') ENGINE = MEMORY"),
+                rows,
+            ],
             4 => vec![
                 format!("CREATE TABLE {name} (id INT PRIMARY KEY, n INT DEFAULT 1{columns}) WITH SYSTEM VERSIONING"),
                 rows,
@@ -121,9 +126,13 @@ impl Generator {
                 ]);
                 vec![format!("CREATE TABLE {name} (id INT PRIMARY KEY{columns}) PARTITION BY {how}"), rows]
             }
-            9 => vec![format!("CREATE TABLE {name} (id INT PRIMARY KEY, n INT) AS SELECT seq AS id, seq * 2 AS n FROM seq_1_to_20")],
+            9 => vec![format!(
+                "CREATE TABLE {name} (id INT PRIMARY KEY, n INT) AS SELECT seq AS id, seq * 2 AS n FROM seq_1_to_20"
+            )],
             10 => vec![
-                format!("CREATE TABLE {name} (id INT PRIMARY KEY, n INT, v BIGINT AS (n * 2) VIRTUAL, t TEXT, UNIQUE (t))"),
+                format!(
+                    "CREATE TABLE {name} (id INT PRIMARY KEY, n INT, v BIGINT AS (n * 2) VIRTUAL, t TEXT, UNIQUE (t))"
+                ),
                 format!("INSERT INTO {name} (id, n, t) SELECT seq, seq, CONCAT('t', seq) FROM seq_1_to_20"),
             ],
             _ => vec![format!("CREATE TABLE {name} (id BIGINT PRIMARY KEY{columns})"), rows],
@@ -150,7 +159,8 @@ impl Generator {
 
     /// What tools do that change a table without holding it: a copy beside it, changes carried over, and a swap.
     fn copied_beside(&self, random: &mut Random) -> Option<Vec<String>> {
-        let table = self.which(random, |table| !table.versioned && table.engine == "InnoDB" && !table.key().is_empty())?;
+        let table =
+            self.which(random, |table| !table.versioned && table.engine == "InnoDB" && !table.key().is_empty())?;
         let (schema, name) = (&table.schema, &table.name);
         let names: Vec<String> =
             table.columns.iter().filter(|column| column.generated == 0).map(|column| quoted(&column.name)).collect();
@@ -164,7 +174,9 @@ impl Generator {
         if !with_triggers {
             let log = helper("ghc");
             statements.push(format!("DROP TABLE IF EXISTS {copy}, {log}"));
-            statements.push(format!("CREATE /* gh-ost */ TABLE {log} (id BIGINT AUTO_INCREMENT PRIMARY KEY, hint VARCHAR(64))"));
+            statements.push(format!(
+                "CREATE /* gh-ost */ TABLE {log} (id BIGINT AUTO_INCREMENT PRIMARY KEY, hint VARCHAR(64))"
+            ));
             statements.push(format!("INSERT INTO {log} (hint) VALUES ('before')"));
         }
         statements.push(format!("CREATE TABLE {copy} LIKE {origin}"));
@@ -174,9 +186,13 @@ impl Generator {
             let key = table.key();
             let same = key.iter().map(|column| format!("{copy}.{0} <=> OLD.{0}", quoted(&column.name)));
             let key = same.collect::<Vec<_>>().join(" AND ");
-            statements.push(format!("CREATE TRIGGER {trigger} AFTER DELETE ON {origin} FOR EACH ROW DELETE IGNORE FROM {copy} WHERE {key}"));
+            statements.push(format!(
+                "CREATE TRIGGER {trigger} AFTER DELETE ON {origin} FOR EACH ROW DELETE IGNORE FROM {copy} WHERE {key}"
+            ));
         }
-        statements.push(format!("INSERT LOW_PRIORITY IGNORE INTO {copy} ({names}) SELECT {names} FROM {origin} LOCK IN SHARE MODE"));
+        statements.push(format!(
+            "INSERT LOW_PRIORITY IGNORE INTO {copy} ({names}) SELECT {names} FROM {origin} LOCK IN SHARE MODE"
+        ));
         if with_triggers {
             // Only what the one trigger carries over.
             statements.push(format!("DELETE FROM {origin} LIMIT 2"));

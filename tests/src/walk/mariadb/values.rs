@@ -52,7 +52,9 @@ pub(super) fn literal(random: &mut Random, kind: &str) -> String {
         "bit" => (number % 2).to_string(),
         "mediumtext" | "text" if number < 200 => format!("REPEAT(MD5({number}), {})", 100 + number),
         "char" => format!("'c{}'", number % 100),
-        "varchar" | "text" | "mediumtext" => random.pick(&[format!("'v{number}'"), "'žluť'".into(), "''".into()]).clone(),
+        "varchar" | "text" | "mediumtext" => {
+            random.pick(&[format!("'v{number}'"), "'žluť'".into(), "''".into()]).clone()
+        }
         _ => "NULL".into(),
     }
 }
@@ -114,9 +116,8 @@ pub(super) fn change_rows(random: &mut Random, table: &Table, other: &Table) -> 
 
 pub(super) fn insert(random: &mut Random, table: &Table) -> String {
     let columns = table.columns.iter().filter(|column| column.generated == 0);
-    let columns: Vec<&Column> = columns
-        .filter(|column| column.in_key == 1 || column.not_null == 1 || random.below(8) > 0)
-        .collect();
+    let columns: Vec<&Column> =
+        columns.filter(|column| column.in_key == 1 || column.not_null == 1 || random.below(8) > 0).collect();
     let rows: Vec<String> = (0..1 + random.below(6))
         .map(|_| {
             let values: Vec<String> = columns.iter().map(|column| value(random, column)).collect();

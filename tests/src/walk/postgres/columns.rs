@@ -66,7 +66,9 @@ impl Generator {
                 let generated = table.columns.iter().find(|column| column.generated)?;
                 one(format!("ALTER TABLE {name} ALTER COLUMN {} DROP EXPRESSION", quoted(&generated.name)))
             }
-            85..=90 => one(format!("ALTER TABLE {name} REPLICA IDENTITY {}", random.pick(&["FULL", "DEFAULT", "FULL"]))),
+            85..=90 => {
+                one(format!("ALTER TABLE {name} REPLICA IDENTITY {}", random.pick(&["FULL", "DEFAULT", "FULL"])))
+            }
             91..=95 => self.other_key(random, table),
             96 => one(format!("ALTER TABLE {name} DROP CONSTRAINT {}", quoted(table.key_name.as_ref()?))),
             97 => one(format!("ALTER TABLE {name} ALTER COLUMN {} SET STORAGE EXTERNAL", quoted(&column?.name))),
@@ -100,7 +102,8 @@ impl Generator {
             },
             10 => {
                 let numbers = table.columns.iter().filter(|column| !column.generated);
-                let number = numbers.filter(|column| column.kind == "integer" || column.kind == "bigint").next_back()?;
+                let number =
+                    numbers.filter(|column| column.kind == "integer" || column.kind == "bigint").next_back()?;
                 format!("{name} numeric GENERATED ALWAYS AS ({} * 2.5) STORED", quoted(&number.name))
             }
             11 if !table.columns.iter().any(|column| column.identity) => {
@@ -120,7 +123,12 @@ impl Generator {
         let key = match random.below(3) {
             0 => format!("key{}", self.drawn),
             1 => format!("key{}, {}", self.drawn, quoted(table.key.first()?)),
-            _ => return Some(vec![format!("ALTER TABLE {name} ADD PRIMARY KEY ({})", quoted(&table.columns.first()?.name))]),
+            _ => {
+                return Some(vec![format!(
+                    "ALTER TABLE {name} ADD PRIMARY KEY ({})",
+                    quoted(&table.columns.first()?.name)
+                )]);
+            }
         };
         let Some(old) = &table.key_name else {
             return Some(vec![added, format!("ALTER TABLE {name} ADD PRIMARY KEY ({key})")]);

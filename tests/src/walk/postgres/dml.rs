@@ -30,7 +30,11 @@ impl Generator {
                 let key: Vec<_> = table.columns.iter().filter(|column| table.is_key(column)).collect();
                 let column = *key.get(random.below(key.len().max(1) as u64) as usize)?;
                 let changed = changed(column)?;
-                Some(format!("UPDATE {name} SET {} = {changed} WHERE {}", quoted(&column.name), some_rows(random, table)))
+                Some(format!(
+                    "UPDATE {name} SET {} = {changed} WHERE {}",
+                    quoted(&column.name),
+                    some_rows(random, table)
+                ))
             }
             // Rows move between partitions.
             78..=81 => {

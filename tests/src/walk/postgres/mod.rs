@@ -173,8 +173,7 @@ impl Generator {
 
     /// One of the tables for which this holds.
     fn which(&self, random: &mut Random, holds: impl Fn(&Table) -> bool) -> Option<&Table> {
-        let fitting: Vec<&Table> =
-            self.tables.iter().filter(|table| !self.is_busy(table) && holds(table)).collect();
+        let fitting: Vec<&Table> = self.tables.iter().filter(|table| !self.is_busy(table) && holds(table)).collect();
         (!fitting.is_empty()).then(|| *random.pick(&fitting))
     }
 

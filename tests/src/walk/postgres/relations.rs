@@ -114,21 +114,24 @@ impl Generator {
                 )];
                 if random.below(2) == 0 {
                     let rest = format!("{short}_rest");
-                    statements
-                        .push(format!("CREATE TABLE {} PARTITION OF {name} DEFAULT", in_schema(schema, &rest)));
+                    statements.push(format!("CREATE TABLE {} PARTITION OF {name} DEFAULT", in_schema(schema, &rest)));
                     statements.push(format!("INSERT INTO {name} (id, part) SELECT g, g FROM generate_series(1, 9) g"));
                 }
                 statements
             }
             6 => vec![
-                format!("CREATE TABLE {name} AS SELECT g AS id, 'n' || g AS a, g * 1.5 AS b FROM generate_series(1, 20) g"),
+                format!(
+                    "CREATE TABLE {name} AS SELECT g AS id, 'n' || g AS a, g * 1.5 AS b FROM generate_series(1, 20) g"
+                ),
                 format!("ALTER TABLE {name} ADD PRIMARY KEY (id)"),
             ],
             _ => vec![
                 format!("CREATE TABLE {name} (id {key} PRIMARY KEY{columns})"),
                 match key {
                     "text" => format!("INSERT INTO {name} (id) SELECT 'k' || g FROM generate_series(1, 12) g"),
-                    "uuid" => format!("INSERT INTO {name} (id) SELECT md5(g::text)::uuid FROM generate_series(1, 12) g"),
+                    "uuid" => {
+                        format!("INSERT INTO {name} (id) SELECT md5(g::text)::uuid FROM generate_series(1, 12) g")
+                    }
                     _ => format!("INSERT INTO {name} (id) SELECT g FROM generate_series(1, 30) g"),
                 },
             ],

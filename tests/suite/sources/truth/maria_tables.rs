@@ -22,7 +22,15 @@ const THREE: &str = "CREATE TABLE red (id INT PRIMARY KEY, shade VARCHAR(20)); C
 #[test]
 fn what_happens_to_a_table_first_after_a_restart_is_followed() {
     // Killed or down, the service knows the table from its checkpoint only.
-    story(THREE, &["TRUNCATE TABLE red", "DROP TABLE green", "RENAME TABLE blue TO violet", "INSERT INTO violet (id) VALUES (1)"]);
+    story(
+        THREE,
+        &[
+            "TRUNCATE TABLE red",
+            "DROP TABLE green",
+            "RENAME TABLE blue TO violet",
+            "INSERT INTO violet (id) VALUES (1)",
+        ],
+    );
 }
 
 #[test]
@@ -64,9 +72,7 @@ fn a_repair_ends_although_a_known_table_is_gone() {
         (own.sql("", "SHOW BINARY LOGS").lines().count() == 1).then_some(())
     });
     let server = launch.start();
-    until("the loss to be noticed", || {
-        (truth::progress(&server, &place.name).code == "binlog-purged").then_some(())
-    });
+    until("the loss to be noticed", || (truth::progress(&server, &place.name).code == "binlog-purged").then_some(()));
     server.post(&format!("/sources/{}/repair", place.name), "").expect(200);
     until("the repair", || (truth::progress(&server, &place.name).state != "stopped").then_some(()));
     place.is_true(&server);
@@ -193,7 +199,9 @@ fn partitions_that_are_exchanged_or_become_tables_have_their_rows() {
 #[test]
 fn a_statement_that_only_names_a_table_changes_nothing() {
     story(
-        &format!("{THREE}; CREATE DATABASE {{here}}_aside; CREATE TABLE {{here}}_aside.checks (id INT AUTO_INCREMENT PRIMARY KEY, note TEXT, n INT)"),
+        &format!(
+            "{THREE}; CREATE DATABASE {{here}}_aside; CREATE TABLE {{here}}_aside.checks (id INT AUTO_INCREMENT PRIMARY KEY, note TEXT, n INT)"
+        ),
         &[
             "SET SESSION binlog_format = 'STATEMENT'; REPLACE INTO {here}_aside.checks (note, n) SELECT 'red', COUNT(*) FROM {here}.red; \
              INSERT INTO {here}_aside.checks (note) VALUES ('UPDATE {here}.red SET shade = NULL; DROP TABLE {here}.red')",

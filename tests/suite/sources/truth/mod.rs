@@ -22,8 +22,7 @@ use super::configured;
 /// One server for all stories: they end neither it nor each other.
 fn postgres() -> &'static Postgres {
     static SHARED: OnceLock<Postgres> = OnceLock::new();
-    let settings =
-        [("max_prepared_transactions", "20"), ("max_replication_slots", "200"), ("max_wal_senders", "60")];
+    let settings = [("max_prepared_transactions", "20"), ("max_replication_slots", "200"), ("max_wal_senders", "60")];
     SHARED.get_or_init(|| Postgres::with(&settings))
 }
 

@@ -136,7 +136,9 @@ fn a_publication_of_somebody_else_is_taken_as_it_is() {
 #[test]
 fn one_table_that_cannot_be_followed_stops_alone_and_what_its_reason_says_works() {
     let mut place = Place::new(Database::Postgres(super::postgres()), "");
-    place.sql("CREATE TABLE good (id int PRIMARY KEY, n int); INSERT INTO good SELECT g, g FROM generate_series(1, 9) g");
+    place.sql(
+        "CREATE TABLE good (id int PRIMARY KEY, n int); INSERT INTO good SELECT g, g FROM generate_series(1, 9) g",
+    );
     let mut server = place.launch().start();
     place.is_true(&server);
     // They appear one by one, and the others go on.
