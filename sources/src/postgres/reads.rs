@@ -80,8 +80,8 @@ impl Reads {
             | Said::TableGone { task: of }
             | Said::TableStopped { task: of, .. }
                 if of != task => {}
-            Said::ChunkBegan { snapshot, found, defined, .. } => {
-                self.chunk_began(decoder, snapshot, &found, &defined);
+            Said::ChunkBegan { snapshot, found, defined, place, .. } => {
+                self.chunk_began(decoder, snapshot, place, &found, &defined);
             }
             Said::Rows { rows, last, .. } => self.rows(decoder, rows, last),
             Said::ChunkEnded { .. } => {
@@ -213,7 +213,14 @@ impl Reads {
         }
     }
 
-    fn chunk_began(&mut self, decoder: &mut Decoder, snapshot: Snapshot, published: &Published, defined: &Defined) {
+    fn chunk_began(
+        &mut self,
+        decoder: &mut Decoder,
+        snapshot: Snapshot,
+        place: Lsn,
+        published: &Published,
+        defined: &Defined,
+    ) {
         let Some(oid) = self.reading else { return };
         if decoder.window.as_ref().is_some_and(|(_, window)| window.is_too_early(&snapshot)) {
             // Whoever waits for its standby is waited for, without being asked all the time.
@@ -223,7 +230,13 @@ impl Reads {
         }
         let Defined { shape, definition } = defined;
         let Some(mark) = decoder.tables.get_mut(&oid) else { return };
+        let stamp = definition.stamp(&decoder.options.rules);
+        if mark.definition.as_ref() != Some(&stamp) {
+            // A look that began before is older than this.
+            decoder.redefined_at = decoder.redefined_at.max(place);
+        }
         if (&mark.namespace, &mark.relation) != (&published.namespace, &published.relation) {
+            decoder.redefined_at = decoder.redefined_at.max(place);
             decoder.rename(&[(oid, published.namespace.clone(), published.relation.clone())]);
             return;
         }
@@ -231,7 +244,6 @@ impl Reads {
             decoder.read_anew(oid, Reason::new("key-changed", "its key is another one"));
             return;
         }
-        let stamp = definition.stamp(&decoder.options.rules);
         match &mark.definition {
             None => {
                 mark.definition = Some(stamp);

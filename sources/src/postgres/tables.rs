@@ -115,6 +115,13 @@ impl Decoder {
         self.tables_changed();
     }
 
+    /// Somebody may have written to a table before it was published as it is now, and not be done yet.
+    fn wait_for_writers(&mut self, oid: u32) {
+        if let Some(mark) = self.tables.get_mut(&oid) {
+            mark.late = true;
+        }
+    }
+
     /// Compares a table with what the log has just announced of it, before the first row of that kind.
     pub(super) fn check(&mut self, oid: u32, shape: &Arc<Shape>, columns: u64) -> Result<(), FeedError> {
         let Table { namespace, relation, key, .. } = &*shape.table;
@@ -176,6 +183,7 @@ impl Decoder {
         };
         if let Verdict::Reread(reason) = verdict {
             self.read_anew(oid, reason);
+            self.wait_for_writers(oid);
             return;
         }
         if let Some(mark) = self.tables.get_mut(&oid) {
@@ -230,7 +238,9 @@ impl Decoder {
         let other = self.tables.values().find(|mark| mark.oid != oid && !mark.unnamed && self.name_of(mark) == name);
         let Some(other) = other.map(|mark| mark.oid) else { return };
         self.empty(other);
-        self.read_anew(other, Reason::new("renamed", format!("another table is called {name} now")));
+        if self.tables.get(&other).is_some_and(|mark| mark.state != ReadState::Stopped) {
+            self.read_anew(other, Reason::new("renamed", format!("another table is called {name} now")));
+        }
         if let Some(mark) = self.tables.get_mut(&other) {
             mark.unnamed = true;
         }
@@ -361,8 +371,11 @@ impl Decoder {
             ReadState::Stopped => {
                 let reason = "what it was stopped for was mended, and its changes were skipped until then";
                 self.read_anew(oid, Reason::new("resumed", reason));
+                self.wait_for_writers(oid);
             }
+            // What begins to be read is defined by its first chunk.
             ReadState::Waiting => {}
+            ReadState::Reading if mark.definition.is_none() => {}
             // A change of the key is noticed by its definition.
             ReadState::Reading | ReadState::Following => self.redefine(oid, &defined.shape, &defined.definition),
         }
