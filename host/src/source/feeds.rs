@@ -26,7 +26,7 @@ pub(super) enum Opener {
         folder: PathBuf,
     },
     #[cfg(test)]
-    Scripted(std::sync::Arc<super::scripted::Script>),
+    Scripted(Arc<super::scripted::Script>),
 }
 
 /// What a feed is opened with beside its checkpoint.

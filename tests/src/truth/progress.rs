@@ -101,7 +101,7 @@ pub fn settle_within(
     source: &str,
     truth: &Truth,
     arrived: impl Fn() -> bool,
-) -> Result<Settled, Unsettled> {
+) -> Result<Settled, Box<Unsettled>> {
     let deadline = Instant::now() + patience;
     let mut silent_since: Option<Instant> = None;
     let mut pause = Duration::from_millis(5);
@@ -110,7 +110,7 @@ pub fn settle_within(
         let progress = progress(server, source);
         if progress.state == "stopped" {
             let what = format!("the source stopped ({}): {}", progress.code, progress.reason);
-            return Err(Unsettled { what, differences: differing(server, truth, &[]), progress });
+            return Err(Box::new(Unsettled { what, differences: differing(server, truth, &[]), progress }));
         }
         let stopped: Vec<(String, TableProgress)> = progress
             .tables
@@ -130,14 +130,14 @@ pub fn settle_within(
             silent_since.get_or_insert_with(Instant::now);
             if is_late {
                 let what = "rows differ, and all tables say that they are followed".to_owned();
-                return Err(Unsettled { what, differences, progress });
+                return Err(Box::new(Unsettled { what, differences, progress }));
             }
         } else if is_late {
             let what = match unfinished {
                 Some(why) => format!("not settled after {patience:?}: {why}"),
                 None => format!("a change has not come through after {patience:?}, though all say that they follow"),
             };
-            return Err(Unsettled { what, differences: differing(server, truth, &stopped), progress });
+            return Err(Box::new(Unsettled { what, differences: differing(server, truth, &stopped), progress }));
         } else {
             silent_since = None;
         }

@@ -192,7 +192,7 @@ impl World {
         if matches!(self.service, Service::None) {
             return Ok(Settled::default());
         }
-        truth::settle_within(self.patience, self.server(), "walk", &truth, || self.has_arrived()).map_err(Box::new)
+        truth::settle_within(self.patience, self.server(), "walk", &truth, || self.has_arrived())
     }
 
     fn truth(&self) -> Truth {

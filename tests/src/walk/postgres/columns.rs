@@ -101,9 +101,8 @@ impl Generator {
                 _ => format!("{name} bigserial"),
             },
             10 => {
-                let numbers = table.columns.iter().filter(|column| !column.generated);
-                let number =
-                    numbers.filter(|column| column.kind == "integer" || column.kind == "bigint").next_back()?;
+                let mut plain = table.columns.iter().filter(|column| !column.generated);
+                let number = plain.rfind(|column| column.kind == "integer" || column.kind == "bigint")?;
                 format!("{name} numeric GENERATED ALWAYS AS ({} * 2.5) STORED", quoted(&number.name))
             }
             11 if !table.columns.iter().any(|column| column.identity) => {

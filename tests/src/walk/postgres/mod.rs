@@ -112,12 +112,12 @@ impl Generator {
     /// A transaction in another session, or a prepared one, that stays open while this one goes on; or the end of one.
     fn apart(&mut self, random: &mut Random) -> Vec<Step> {
         if self.other_is_open || !self.prepared.is_empty() {
-            if random.below(3) > 0 || !self.other_is_open {
-                if let Some(name) = self.prepared.pop() {
-                    let end = if random.below(4) == 0 { "ROLLBACK" } else { "COMMIT" };
-                    self.forget_busy();
-                    return vec![sql(&format!("{end} PREPARED '{name}'"))];
-                }
+            if (random.below(3) > 0 || !self.other_is_open)
+                && let Some(name) = self.prepared.pop()
+            {
+                let end = if random.below(4) == 0 { "ROLLBACK" } else { "COMMIT" };
+                self.forget_busy();
+                return vec![sql(&format!("{end} PREPARED '{name}'"))];
             }
             self.other_is_open = false;
             self.forget_busy();

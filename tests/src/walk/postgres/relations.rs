@@ -62,7 +62,7 @@ impl Generator {
             }
             56 => Some(vec!["ALTER SCHEMA hidden RENAME TO h".into(), "ALTER SCHEMA h RENAME TO hidden".into()]),
             57..=59 => {
-                let table = self.which(random, |table| !table.is_partition() && !table.parts.is_some())?;
+                let table = self.which(random, |table| !table.is_partition() && table.parts.is_none())?;
                 let new = self.free_name(random, &table.schema)?;
                 let new = in_schema(&table.schema, &new);
                 Some(vec![
