@@ -322,7 +322,7 @@ impl Follower {
         // What the log leaves out of a new row is not what it was before, but a default that is not known here.
         let whole = kind != RowsKind::Insert || first.missing.is_empty();
         let (Some(old_key), Some(new_key), true) = (first.take_key(), new_key, whole) else {
-            self.doubt(name, &partial);
+            self.doubt(name, &|| partial(name));
             return Ok(());
         };
         self.note(name, &old_key, order);
@@ -420,9 +420,11 @@ fn without_document((namespace, relation): &Name, column: &str) -> Reason {
     Reason::new("partial-json", message)
 }
 
-fn partial() -> Reason {
-    let message = "the log does not hold all of a new row; run SET GLOBAL binlog_row_image = 'FULL', and let sessions that \
-        are open reconnect";
+fn partial((namespace, relation): &Name) -> Reason {
+    let message = format!(
+        "the log does not hold all of a new row of {namespace}.{relation}; run SET GLOBAL binlog_row_image = 'FULL', and \
+         let sessions that are open reconnect"
+    );
     Reason::new("row-image", message)
 }
 

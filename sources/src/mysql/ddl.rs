@@ -13,6 +13,7 @@ use super::checkpoint::{Name, Reading};
 use super::event::Begin;
 use super::follow::Follower;
 use super::place::{Gtid, LogPlace};
+use super::standing::MENDABLE;
 use super::statement::{self, Statement};
 use super::tables::Tracked;
 use super::writes::Writes;
@@ -192,10 +193,10 @@ impl Follower {
                 continue;
             }
             let message = format!(
-                "the log holds a statement instead of the rows that it changed, at {} in {database}: {shown}; run SET \
-                 GLOBAL binlog_format = 'ROW' (and SET SESSION binlog_format = 'ROW' in what ran it, or let it reconnect), \
-                 then have the table read anew",
-                self.place
+                "the log holds a statement instead of the rows of {}.{} that it changed, at {} in {database}: {shown}; run \
+                 SET GLOBAL binlog_format = 'ROW' (and SET SESSION binlog_format = 'ROW' in what ran it, or let it \
+                 reconnect), then have the table read anew",
+                name.0, name.1, self.place
             );
             self.stop_table(&name, Reason::new("row-format", message));
         }
@@ -242,7 +243,7 @@ impl Follower {
         let reason = || Reason::new("emptied", "it was emptied while it was read");
         let mended = |table: &Tracked| {
             let code = table.line.reason.as_ref().map(|reason| reason.code.as_str()).unwrap_or_default();
-            table.line.reading == Reading::Stopped && matches!(code, "row-format" | "undecodable")
+            table.line.reading == Reading::Stopped && !MENDABLE.contains(&code)
         };
         if self.tables.get(name).is_some_and(mended) {
             self.read_anew(name, Reason::new("mended", "it was emptied, so that what had stopped it is no more"));

@@ -139,8 +139,8 @@ impl Follower {
 
 fn passed_over(problem: &FormProblem) -> Reason {
     let message = format!(
-        "rows in the log are passed over, and read from the table instead: it has been changed since they were logged \
-         ({problem})"
+        "what rows in the log hold can't be told, so that the table has to be read: it has been changed since they were \
+         logged ({problem})"
     );
     Reason::new("definition-ahead", message)
 }

@@ -18,7 +18,7 @@ use crate::change::{Action, Change, Step};
 use crate::feed::{FeedError, Hold, Reason, TableProgress, TableState};
 
 /// What a table waits for whose cause can be seen to be gone.
-const MENDABLE: [&str; 4] = ["no-key", "table-refused", "privileges", "unreadable"];
+pub(super) const MENDABLE: [&str; 4] = ["no-key", "table-refused", "privileges", "unreadable"];
 
 /// How many stopped tables are looked at in one go.
 const MENDED_AT_ONCE: usize = 50;
@@ -244,7 +244,7 @@ impl Follower {
             }
             // Where rows are never read, nothing mends what the log does not say.
             Reading::Following => {
-                self.stop_table(name, reason());
+                self.stop_table(name, unmended(name, &reason()));
                 return;
             }
             _ => return,
@@ -348,4 +348,14 @@ impl Follower {
         self.unread = true;
         Ok(())
     }
+}
+
+/// Why a table stops that is in doubt where rows are never read by themselves.
+fn unmended((namespace, relation): &Name, reason: &Reason) -> Reason {
+    let message = format!(
+        "what was captured of {namespace}.{relation} may be wrong, and tables are not read by themselves here: {}; then \
+         have the table read anew",
+        reason.message
+    );
+    Reason::new(reason.code.clone(), message)
 }
