@@ -47,6 +47,28 @@ impl Log {
         log
     }
 
+    /// Where the transaction of the first statement with these words begins; its identifier stands before it.
+    pub fn transaction_of(&self, words: &str) -> usize {
+        let said = |event: &Vec<u8>| event[4] == 2 && event.windows(words.len()).any(|part| part == words.as_bytes());
+        self.events.iter().position(said).unwrap() - 1
+    }
+
+    /// Puts in a transaction before an event, or at the end: it adds a row to a table of one INT in the database `test`.
+    pub fn put_row(&mut self, at: usize, relation: &str, value: u8) {
+        let before = u32::from_le_bytes(self.events[at - 1][13..17].try_into().unwrap());
+        // Its id, which no other table has, and that the statement ends.
+        let table = *b"\0\x10\0\0\0\0\x01\0";
+        let name = [&[relation.len() as u8][..], relation.as_bytes(), &[0]].concat();
+        let begin = [&[0; 8][..], &[4, 0, 0, 0, 0], b"test\0BEGIN"].concat();
+        let map = [&table[..], b"\x04test\0", &name, &[1, 3, 0, 0]].concat();
+        let row = [&table[..], &[2, 0, 1, 0xff, 0, value, 0, 0, 0]].concat();
+        let bodies = [(2, begin), (19, map), (30, row), (16, vec![0; 8])];
+        let events = bodies.into_iter().zip(before + 1..);
+        let events: Vec<Vec<u8>> =
+            events.map(|((kind, body), end)| event(kind, 0, end, &body, self.checksums)).collect();
+        self.events.splice(at..at, events);
+    }
+
     /// Gives the server's own database another name of the same length.
     fn rename(&mut self) {
         for event in &mut self.events {

@@ -1,12 +1,18 @@
 //! What can't be captured is refused by a name that says what to do.
 
+use cdc_sources::{Feed as _, TableState};
+
 use crate::Run;
 use crate::log::Log;
 use crate::server::{Described, Replay};
 
 /// Why a log's table is not captured, after at most so many changes.
 async fn refusal(name: &str, version: &str, tables: Vec<Described>, changes: usize) -> String {
-    let replay = Replay::start(version, Log::read(name, 4), tables, None);
+    refusal_in(Log::read(name, 4), version, tables, changes).await
+}
+
+async fn refusal_in(log: Log, version: &str, tables: Vec<Described>, changes: usize) -> String {
+    let replay = Replay::start(version, log, tables, None);
     let mut run = Run::open(&replay).await;
     let refusal = run.refusal().await;
     assert!(run.changes <= changes, "{}", run.told());
@@ -41,21 +47,51 @@ async fn new_rows_that_are_not_whole_are_refused() {
     let columns = "id int\na blob null\nb char(2) charset utf8mb4 null\nc int null\nd int unsigned null";
     let table = Described::new("noria.t1", &["id"], columns);
     let refused = refusal("minimal_row_metadata.000001", "8.0.40", vec![table], 0).await;
-    assert!(refused.contains("noria.t1") && refused.contains("binlog_row_image = 'FULL'"), "{refused}");
+    let whole = |name: &str, refused: &str| {
+        let parts = [name, "binlog_row_image = 'FULL'", "have the table read anew"];
+        assert!(parts.iter().all(|part| refused.contains(part)), "{refused}");
+    };
+    whole("noria.t1", &refused);
+    // Four whole rows of the same transaction go before it.
     let table = Described::new("test.ba", &["a"], "a int\nb int null\nc int null");
-    let refused = refusal("write-partial-row.binlog", "5.1.37-ndb-6.2.19-debug-log", vec![table], 0).await;
-    assert!(refused.contains("test.ba") && refused.contains("binlog_row_image = 'FULL'"), "{refused}");
+    let refused = refusal("write-partial-row.binlog", "5.1.37-ndb-6.2.19-debug-log", vec![table], 4).await;
+    whole("test.ba", &refused);
 }
+
+/// Logs with statements, of which some tables are dropped later, and the tables.
+const STATEMENTS: [(&str, &str, &str, bool); 3] = [
+    ("binlog_transaction_with_GTID.000001", "5.6.24-debug-log", "test.t1", true),
+    ("binlog_transaction_with_anonymous_GTID.000001", "5.7.6-m16-debug-log", "test.t2", false),
+    ("rpl_cross_version_default_utf8mb4_collation.000001", "5.7.22-debug-log", "test.foobar", true),
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_instead_of_rows_are_refused() {
-    for (log, version, table) in [
-        ("binlog_transaction_with_GTID.000001", "5.6.24-debug-log", "test.t1"),
-        ("binlog_transaction_with_anonymous_GTID.000001", "5.7.6-m16-debug-log", "test.t2"),
-        ("rpl_cross_version_default_utf8mb4_collation.000001", "5.7.22-debug-log", "test.foobar"),
-    ] {
-        let refusal = refusal(log, version, vec![Described::new(table, &["id"], "id int")], 0).await;
-        assert!(refusal.contains("INSERT INTO") && refusal.contains("binlog_format = 'ROW'"), "{refusal}");
+    for (name, version, table, dropped) in STATEMENTS {
+        let mut log = Log::read(name, 4);
+        if dropped {
+            // A table that is no more is not stopped either.
+            log.events.truncate(log.transaction_of("DROP TABLE"));
+        }
+        let refusal = refusal_in(log, version, vec![Described::new(table, &["id"], "id int")], 0).await;
+        let parts = [table, "INSERT INTO", "binlog_format = 'ROW'", "have the table read anew"];
+        assert!(parts.iter().all(|part| refusal.contains(part)), "{refusal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_statement_stopped_is_forgotten_when_it_is_dropped_and_others_go_on() {
+    for (name, version, table, _) in STATEMENTS.into_iter().filter(|(.., dropped)| *dropped) {
+        let mut log = Log::read(name, 4);
+        log.events.truncate(log.transaction_of("DROP TABLE") + 2);
+        log.put_row(log.events.len(), "other", 7);
+        let tables = vec![Described::new(table, &["id"], "id int"), Described::new("test.other", &["id"], "id int")];
+        let replay = Replay::start(version, log, tables, None);
+        let mut run = Run::open(&replay).await;
+        run.until(1).await;
+        assert_eq!(run.images(), [r#"{"id":7}"#]);
+        let known = run.feed.progress().tables.into_iter().map(|table| (table.table, table.state));
+        assert_eq!(known.collect::<Vec<_>>(), [("test.other".to_owned(), TableState::Following)], "{}", run.told());
     }
 }
 
