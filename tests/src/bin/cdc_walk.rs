@@ -8,7 +8,7 @@ use cdc_tests::walk::{self, Deviation, Kind, Options, script};
 
 const USAGE: &str = "\
 tests/walk --source postgres|mariadb [--minutes 10 | --seconds N | --steps N] [--seed N]
-           [--postgres-version 18] [--verbose] [--dry] [--patience SECONDS]
+           [--postgres-version 18] [--verbose] [--dry] [--patience SECONDS] [--without TEXT]
            [--shrink MINUTES] [--replay FILE]
 
 Draws statements, transactions, kills and restarts from the seed, and compares every captured table with the
@@ -16,6 +16,7 @@ database at each pause. What it finds is written down as a script.
   --steps N         ends after so many steps: with the seed, the walk that is to be seen again
   --dry             without the service: shows what the database takes of what is drawn
   --patience N      how long a source may take to be settled: 60 s
+  --without TEXT    draws no statement that contains it: to go on past what is known (may be given again)
   --shrink MINUTES  looks for a shorter script that finds something too
   --replay FILE     walks by a script instead of a seed";
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         steps_max: usize::MAX,
         patience: Duration::from_secs(60),
         verbose: false,
+        without: Vec::new(),
         dry: false,
     };
     while let Some(argument) = arguments.next() {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
             "--postgres-version" => version = Some(value().parse().unwrap()),
             "--verbose" => options.verbose = true,
             "--patience" => options.patience = Duration::from_secs(value().parse().unwrap()),
+            "--without" => options.without.push(value()),
             "--dry" => options.dry = true,
             "--shrink" => shrink = Duration::from_secs(60 * value().parse::<u64>().unwrap()),
             "--replay" => replay = Some(value()),

@@ -30,6 +30,8 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// Without one its rows can't be told apart: it is not followed, and not compared.
     pub has_key: bool,
+    /// Whether the log tells of it. Otherwise it may be stopped.
+    pub is_published: bool,
     /// Columns that may be captured or not, such as those of a system versioning's period.
     pub optional: BTreeSet<String>,
 }
@@ -197,7 +199,7 @@ mod tests {
     }
 
     fn table(rows: &[Row]) -> Table {
-        Table { rows: rows.to_vec(), has_key: true, optional: BTreeSet::new() }
+        Table { rows: rows.to_vec(), has_key: true, is_published: true, optional: BTreeSet::new() }
     }
 
     #[test]

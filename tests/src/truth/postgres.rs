@@ -16,7 +16,8 @@ const TABLES: &str = "SELECT json_build_object('namespace', n.nspname, 'name', c
        ORDER BY a.attnum) \
      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = nullif(t.typbasetype, 0) \
      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''), \
-    'keyed', k.indexrelid IS NOT NULL AND c.relreplident <> 'n', 'plain', c.relkind = 'r') \
+    'keyed', k.indexrelid IS NOT NULL AND c.relreplident <> 'n', 'plain', c.relkind = 'r', \
+    'published', EXISTS (SELECT FROM pg_publication_tables p WHERE p.schemaname = n.nspname AND p.tablename = c.relname)) \
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL (SELECT * FROM pg_index i \
     WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL \
     AND i.indexprs IS NULL AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'f' THEN NOT EXISTS ( \
@@ -36,6 +37,7 @@ struct Found {
     columns: Option<Vec<Column>>,
     keyed: bool,
     plain: bool,
+    published: bool,
 }
 
 #[derive(Deserialize)]
@@ -55,8 +57,9 @@ pub fn of_postgres(server: &Postgres, database: &str, scope: Scope<'_>) -> Truth
     for table in &found {
         let columns = table.columns.iter().flatten().map(|column| {
             let name = quoted(&column.name);
-            let text = if column.array { format!("to_json({name})::text") } else { format!("{name}::text") };
-            format!("coalesce('x' || encode(convert_to({text}, 'UTF8'), 'hex'), '-')")
+            // Not a cast, which takes the spaces off a `char(n)`.
+            let text = if column.array { format!("to_json({name})::text") } else { format!("format('%s', {name})") };
+            format!("CASE WHEN {name} IS NULL THEN '-' ELSE 'x' || encode(convert_to({text}, 'UTF8'), 'hex') END")
         });
         let columns: Vec<String> = columns.collect();
         // Tables that inherit from it are tables of their own.
@@ -93,7 +96,8 @@ pub fn of_postgres(server: &Postgres, database: &str, scope: Scope<'_>) -> Truth
         let mut rows: Vec<_> = rows.map(row).collect();
         rows.sort();
         let captured_as = format!("{}.{}", table.namespace, table.name);
-        truth.insert(captured_as, Table { rows, has_key: table.keyed, optional: BTreeSet::new() });
+        let is_published = table.published;
+        truth.insert(captured_as, Table { rows, has_key: table.keyed, is_published, optional: BTreeSet::new() });
     }
     truth
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Difference, Truth, captured, differences};
+use super::{Difference, Table, Truth, captured, differences};
 use crate::harness::{PATIENCE, Server};
 
 /// How a source fares, as its API shows it.
@@ -93,7 +93,7 @@ pub fn settle(server: &Server, source: &str, truth: &Truth, arrived: impl Fn() -
 /// Waits until a source is settled and all its tables are equal to the truth, which must not change meanwhile. `arrived`
 /// says whether the last change that was made has come through.
 ///
-/// A table without a key may be stopped; others may too, and are told. A source that is stopped, paused or repairing is
+/// A table without a key may be stopped, and one that is not published; they are told. A source that is stopped, paused or repairing is
 /// an error at once.
 pub fn settle_within(
     patience: Duration,
@@ -162,12 +162,12 @@ fn unfinished(progress: &Progress, truth: &Truth, stopped: &[(String, TableProgr
     if let Some((name, table)) = stopped.iter().find(|(_, table)| table.code.is_empty() || table.reason.is_empty()) {
         return Some(format!("the table {name} is {} and says no reason", table.state));
     }
-    let mut waited_for = truth.iter().filter(|(_, table)| table.has_key).map(|(name, _)| name);
-    let lacks = |name: &&String| {
-        let state = progress.tables.get(*name).map(|table| table.state.as_str());
-        !matches!(state, Some("following" | "stopped" | "paused"))
+    let mut waited_for = truth.iter().filter(|(_, table)| table.has_key);
+    let lacks = |(name, table): &(&String, &Table)| match progress.tables.get(*name) {
+        Some(now) => now.state != "following" && !(now.code == "unpublished" && !table.is_published),
+        None => true,
     };
-    waited_for.find(lacks).map(|name| match progress.tables.get(name) {
+    waited_for.find(lacks).map(|(name, _)| match progress.tables.get(name) {
         Some(table) => format!("the table {name} is {} ({} {})", table.state, table.code, table.reason),
         None => format!("the table {name} is not among those of the source"),
     })

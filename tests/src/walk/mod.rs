@@ -47,6 +47,8 @@ pub struct Options {
     pub patience: Duration,
     /// Whether each step is shown while it is taken.
     pub verbose: bool,
+    /// Statements that contain one of these are not drawn: to go on past what is known already.
+    pub without: Vec<String>,
     /// Whether there is no service, so that nothing is compared: shows what the database takes of what is drawn.
     pub dry: bool,
 }
@@ -88,7 +90,7 @@ fn start(kind: Kind) -> Database {
 
 /// Walks.
 pub fn walk(options: &Options) -> Result<Walked, Box<Deviation>> {
-    let mut walker = Walker::new(options.kind, options.seed);
+    let mut walker = Walker::new(options.kind, options.seed, options.without.clone());
     let began = Instant::now();
     run(options, |world, so_far| {
         if began.elapsed() > options.time || so_far >= options.steps_max {

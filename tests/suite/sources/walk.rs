@@ -15,6 +15,7 @@ fn walk_for_half_a_minute(kind: Kind, source: &str) {
         steps_max: usize::MAX,
         patience: Duration::from_secs(120),
         verbose: false,
+        without: Vec::new(),
         dry: false,
     };
     match walk(&options) {

@@ -18,7 +18,7 @@ use crate::random::Random;
 /// Before a walk begins.
 pub(super) const PREPARATION: &str = "CREATE TABLE public.walk_marker (id int PRIMARY KEY, n bigint); \
     INSERT INTO public.walk_marker VALUES (1, 0); CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy'); \
-    CREATE SCHEMA hidden; CREATE SCHEMA s2; ALTER DATABASE postgres SET lock_timeout = '20s'";
+    CREATE SCHEMA hidden; CREATE SCHEMA s2";
 
 /// What is not captured.
 pub(super) const EXCLUDED: &str = "\"hidden.*\", \"*.hid_*\"";
@@ -34,6 +34,7 @@ pub(super) fn client(server: &Postgres) -> std::process::Command {
     command.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=VERBOSITY=terse"]);
     command.args(["--username", Postgres::USER, "--port", &server.port().to_string(), "--dbname", "postgres"]);
     command.arg("--host").arg(server.folder());
+    command.env("PGOPTIONS", "-c lock_timeout=20s -c statement_timeout=60s");
     command
 }
 
@@ -93,17 +94,19 @@ impl Generator {
         self.other_is_open = false;
     }
 
-    /// Gives tables a key whose source must have stopped them.
+    /// Does what the reasons of tables say that were stopped: a key, and a place in the publication.
     pub(super) fn remedies(&mut self, random: &mut Random, session: &mut Session) -> Vec<Step> {
         let Some(tables) = catalog::tables(session) else { return Vec::new() };
-        let keyless = tables.iter().filter(|table| table.key.is_empty() && !table.is_partition());
         let mut steps = Vec::new();
-        for table in keyless {
-            if random.below(2) == 0 {
+        for table in tables.iter().filter(|table| !table.is_partition() && captures(&table.schema, &table.name)) {
+            let name = table.quoted();
+            if table.key.is_empty() && random.below(2) == 0 {
                 let key = format!("walk_{}", random.below(1_000));
-                let name = table.quoted();
                 steps.push(sql(&format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT")));
                 steps.push(sql(&format!("ALTER TABLE {name} ADD COLUMN {key} bigserial PRIMARY KEY")));
+            }
+            if !table.published && table.logged && !table.key.is_empty() && random.below(2) == 0 {
+                steps.push(sql(&format!("ALTER PUBLICATION cdc_walk ADD TABLE {name}")));
             }
         }
         steps

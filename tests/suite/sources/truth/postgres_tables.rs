@@ -100,6 +100,7 @@ fn changes_while_a_table_was_out_of_the_publication_are_not_lost() {
             "INSERT INTO red VALUES (51, 'seen')",
             "ALTER PUBLICATION cdc_{here} DROP TABLE green, blue; DELETE FROM green; \
              ALTER PUBLICATION cdc_{here} ADD TABLE green; INSERT INTO green VALUES (1, 1)",
+            "ALTER PUBLICATION cdc_{here} ADD TABLE red, blue",
         ],
     );
 }
