@@ -22,6 +22,9 @@ use crate::feed::{FeedError, Hold, Reason, TableOrders, TableProgress, TableStat
 use crate::rewrite::Rewrite;
 use crate::rules::Rules;
 
+/// The code of a table that the publication does not have any more.
+const UNPUBLISHED: &str = "unpublished";
+
 impl Decoder {
     /// The name under which a table of these names is captured.
     pub(super) fn captured_name(&self, namespace: &str, relation: &str) -> String {
@@ -329,7 +332,13 @@ impl Decoder {
 
     /// A table is there, and its changes are not in the log.
     fn unpublished(&mut self, oid: u32, now: &Present) {
-        if self.tables.get(&oid).is_none_or(|mark| mark.state == ReadState::Stopped) {
+        let Some(mark) = self.tables.get(&oid) else { return };
+        let is_other = mark.unnamed || (&mark.namespace, &mark.relation) != (&now.namespace, &now.relation);
+        if is_other {
+            self.rename(&[(oid, now.namespace.clone(), now.relation.clone())]);
+        }
+        let is_told = |mark: &TableMark| mark.reason.as_ref().is_some_and(|reason| reason.code == UNPUBLISHED);
+        if self.tables.get(&oid).is_none_or(|mark| mark.state == ReadState::Stopped && !is_told(mark)) {
             return;
         }
         let publication = identifier(&self.options.publication);
@@ -338,7 +347,7 @@ impl Decoder {
             "the publication does not have it any more, so its changes are not in the log: ALTER PUBLICATION {publication} \
              ADD TABLE {name} goes on with it, and reads it anew; or exclude it"
         );
-        self.stop_table(oid, Reason::new("unpublished", message));
+        self.stop_table(oid, Reason::new(UNPUBLISHED, message));
     }
 
     fn apply_found(&mut self, oid: u32, found: &Found, names: &mut HashMap<String, u32>) {
@@ -480,7 +489,7 @@ impl Decoder {
 /// Whether what a table was stopped for is gone, as far as the catalog shows.
 fn is_mended(mark: &TableMark, readable: bool) -> bool {
     match mark.reason.as_ref().map(|reason| reason.code.as_str()) {
-        Some("no-key" | "table-refused" | "unpublished") => true,
+        Some("no-key" | "table-refused" | UNPUBLISHED) => true,
         Some("privileges") => readable,
         _ => false,
     }

@@ -228,6 +228,26 @@ fn what_leaves_the_publication_is_left_out_and_said_and_read_anew_when_it_comes_
         until_now(&mut feed, &mut model, &server, "postgres").await;
         assert!(stopped(&feed).is_some());
         assert!(reason.message.contains("ALTER PUBLICATION \"cdc\" ADD TABLE \"public\".\"u\""), "{}", reason.message);
+        // A table that is not followed has another name: the old one's rows go, and what to do names the new one.
+        server.psql("postgres", "ALTER TABLE u RENAME TO v");
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let tables = feed.progress().tables;
+            let renamed = tables.iter().find(|table| table.table == "public.v").and_then(|table| table.reason.clone());
+            if renamed.is_some_and(|reason| reason.message.contains("ADD TABLE \"public\".\"v\""))
+                && model.rows("public.u").is_empty()
+            {
+                assert!(tables.iter().all(|table| table.table != "public.u"), "{tables:?}");
+                break;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{tables:?}");
+            if let Ok(portion) = tokio::time::timeout(Duration::from_millis(50), feed.next()).await {
+                let portion = portion.unwrap();
+                model.apply(&portion);
+                feed.confirm(&portion.checkpoint);
+            }
+        }
+        server.psql("postgres", "ALTER TABLE v RENAME TO u");
         server.psql("postgres", "ALTER PUBLICATION \"cdc\" ADD TABLE \"public\".\"u\"");
         equal(&mut feed, &mut model, &server, &["public.u"], "it was put back").await;
         // Out and in between two looks.
