@@ -6,7 +6,7 @@
 //! Both are the same whenever the transaction is read again, streamed or not, because rolled back subtransactions are
 //! not counted. Where one message is several changes, the second and later ones have `.1`, `.2` … after it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Options;
@@ -86,6 +86,10 @@ pub(super) struct Decoder {
     pub(super) left_out: Vec<(String, Reason)>,
     /// Partitions when they were last looked at.
     pub(super) members: HashMap<u32, Arc<Vec<Member>>>,
+    /// Partitions that rows of a table came from since the catalog was last looked at, as far as the log names them.
+    pub(super) told_partitions: HashMap<u32, BTreeSet<u32>>,
+    /// The relation that the log announced last, before any row.
+    announced: Option<u32>,
     /// Where the log last told that a table is another than before.
     pub(super) redefined_at: Lsn,
     spills: Spills,
@@ -137,6 +141,8 @@ impl Decoder {
             orphans: Vec::new(),
             left_out: Vec::new(),
             members: HashMap::new(),
+            told_partitions: HashMap::new(),
+            announced: None,
             redefined_at: Lsn(0),
             streaming: None,
             current: None,
@@ -354,8 +360,25 @@ impl Decoder {
                 }
             }
         }
+        // Where a partition's rows are told as its root's, the log announces it right before the first of them.
+        if let Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } =
+            &message
+            && let Some(announced) = self.announced.take()
+            && announced != *relation
+            && !self.tables.contains_key(&announced)
+        {
+            self.told_partitions.entry(*relation).or_default().insert(announced);
+            let known = self.members.get(relation);
+            if !known.is_some_and(|known| known.iter().any(|member| member.oid == announced)) {
+                // It may be gone again before the catalog is looked at, which then looks as before.
+                self.shared.ask_for_look();
+            }
+        }
         match message {
-            Message::Relation(relation) => return self.relation(&relation),
+            Message::Relation(relation) => {
+                self.announced = Some(relation.oid);
+                return self.relation(&relation);
+            }
             Message::Insert { relation, new } => {
                 if let Some(shape) = self.captured(relation)? {
                     self.insert(relation, &shape, &new)?;

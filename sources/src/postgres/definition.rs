@@ -103,6 +103,10 @@ pub(super) enum Verdict {
     Reread(Reason),
 }
 
+/// What is said of a table whose partitions are others than before.
+pub(super) const PARTITIONS_CHANGED: &str =
+    "partitions came, went or were emptied, and the log does not tell which rows those had";
+
 /// The first 64 bits of a hash that nobody finds a second text for by chance.
 pub(super) fn digest(text: &str) -> u64 {
     let bytes = Sha256::digest(text.as_bytes());
@@ -172,10 +176,7 @@ impl Definition {
             );
         }
         if old.parts.members != new.parts.members && !old_members.is_some_and(|old| self.only_gained_empty(old)) {
-            return reread(
-                "partitions-changed",
-                "partitions came, went or were emptied, and the log does not tell which rows those had",
-            );
+            return reread("partitions-changed", PARTITIONS_CHANGED);
         }
         if old.parts.types != new.parts.types {
             return reread(

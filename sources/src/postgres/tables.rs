@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::catalog::{Candidate, Defined, Found, Overview, Present, no_key};
 use super::checkpoint::{PAUSED, ReadState, TableMark};
 use super::decode::Decoder;
-use super::definition::{Definition, Verdict};
+use super::definition::{Definition, PARTITIONS_CHANGED, Verdict};
 use super::queue::Look;
 use super::shape::Shape;
 use super::wire::{WireError, identifier};
@@ -386,8 +386,25 @@ impl Decoder {
             ReadState::Waiting => {}
             ReadState::Reading if mark.definition.is_none() => {}
             // A change of the key is noticed by its definition.
-            ReadState::Reading | ReadState::Following => self.redefine(oid, &defined.shape, &defined.definition),
+            ReadState::Reading | ReadState::Following => {
+                if self.has_lost_partitions(oid, &defined.definition) && published.partitioned {
+                    self.read_anew(oid, Reason::new("partitions-changed", PARTITIONS_CHANGED));
+                } else {
+                    self.redefine(oid, &defined.shape, &defined.definition);
+                }
+            }
         }
+    }
+
+    /// Whether rows came from partitions that are not there any more, or were emptied, before anybody saw them.
+    fn has_lost_partitions(&mut self, oid: u32, definition: &Definition) -> bool {
+        let Some(told) = self.told_partitions.remove(&oid) else { return false };
+        let before = self.members.get(&oid);
+        let was_there = |partition: u32| before.is_none_or(|old| old.iter().any(|member| member.oid == partition));
+        told.into_iter().any(|partition| match definition.members.iter().find(|member| member.oid == partition) {
+            None => true,
+            Some(member) => !member.filled && !was_there(partition),
+        })
     }
 
     /// A table is new here.

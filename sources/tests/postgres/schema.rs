@@ -186,6 +186,20 @@ fn partitions_come_and_go_with_their_rows() {
                  ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (1) TO (2)",
                 p,
             ),
+            (
+                "CREATE TABLE p9 PARTITION OF p FOR VALUES FROM (9) TO (10); INSERT INTO p VALUES (200, 9, 'a'), (201, 9, 'b'); \
+                 DROP TABLE p9",
+                p,
+            ),
+            (
+                "CREATE TABLE p9 PARTITION OF p FOR VALUES FROM (9) TO (10); INSERT INTO p VALUES (202, 9, 'a'); TRUNCATE p9",
+                p,
+            ),
+            (
+                "CREATE TABLE p8 PARTITION OF p FOR VALUES FROM (8) TO (9); INSERT INTO p VALUES (203, 8, 'a'); \
+                 ALTER TABLE p DETACH PARTITION p8",
+                &["public.p", "public.p8"],
+            ),
             ("DROP TABLE p2", p),
             ("ALTER TABLE p ADD COLUMN more int DEFAULT 5", p),
         ];
