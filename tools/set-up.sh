@@ -1,5 +1,5 @@
 # What a machine needs before cargo can build the workspace, and how it gets there. Read by ./run, tests/run, .ci/run and
-# tools/rustc, in the root of the repository; POSIX sh, because the last one runs in front of every build.
+# tools/rustc, in the root of the repository.
 
 # Where rustup puts what it installs, whether or not the shell knows.
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
