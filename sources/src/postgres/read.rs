@@ -253,7 +253,7 @@ impl Reader {
 
     fn reconnect(&mut self) -> Result<(), FeedError> {
         self.catalog.connection.terminate(false);
-        self.catalog.connection = connect(&self.address, &self.shared)?;
+        self.catalog.reconnect(connect(&self.address, &self.shared)?);
         Ok(())
     }
 
