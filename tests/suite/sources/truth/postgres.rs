@@ -89,7 +89,9 @@ fn the_key_of_a_table_may_become_another() {
 
 #[test]
 fn prepared_transactions_come_when_they_are_committed_also_from_a_slot_with_two_phases() {
-    let setup = "SELECT pg_create_logical_replication_slot('cdc_{here}', 'pgoutput', false, true); \
+    // A slot sees no publication that was made after it.
+    let setup = "CREATE PUBLICATION cdc_{here} FOR ALL TABLES WITH (publish_via_partition_root = true); \
+        SELECT pg_create_logical_replication_slot('cdc_{here}', 'pgoutput', false, true); \
         CREATE TABLE moves (id int PRIMARY KEY, amount int); INSERT INTO moves SELECT g, g FROM generate_series(1, 9) g";
     story(
         setup,
