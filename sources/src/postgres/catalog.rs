@@ -519,7 +519,7 @@ impl Catalog {
             // The whole row is told, so any key of the table does.
             b'f' | b'n' if in_log(&catalog_key) => catalog_key,
             // The catalog knows the order of the key's columns.
-            b'd' | b'i' if same(&catalog_key) => catalog_key,
+            b'd' | b'i' if !catalog_key.is_empty() && same(&catalog_key) => catalog_key,
             b'd' | b'i' if !identity.is_empty() => identity,
             _ => return Ok(Err(no_key(relation.namespace, relation.name, relation.identity))),
         };
