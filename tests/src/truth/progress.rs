@@ -164,7 +164,7 @@ fn unfinished(progress: &Progress, truth: &Truth, stopped: &[(String, TableProgr
     }
     let mut waited_for = truth.iter().filter(|(_, table)| table.has_key);
     let lacks = |(name, table): &(&String, &Table)| match progress.tables.get(*name) {
-        Some(now) => now.state != "following" && !(now.code == "unpublished" && !table.is_published),
+        Some(now) => now.state != "following" && (table.is_published || now.code != "unpublished"),
         None => true,
     };
     waited_for.find(lacks).map(|(name, _)| match progress.tables.get(name) {
