@@ -28,7 +28,8 @@ async fn what_the_engine_refuses_stops_its_table_and_the_others_go_on() {
     assert_eq!(stage.events(), ["Insert 1", "Insert 2", "Insert 3"]);
     assert_eq!(stage.script.openings(), [(None, false), (Some("a".into()), false)]);
     assert!(matches!(&stage.script.orders().held["users"], Hold::Stopped(why) if why.code == "row-too-large"));
-    let status = stage.until_state(SourceState::Following).await;
+    let lists_both = |status: &SourceStatus| status.state == SourceState::Following && status.tables.len() == 2;
+    let status = stage.until("following, with both tables", lists_both).await;
     assert_eq!((status.reconnects, status.code), (0, None));
     let users = stage.table("users");
     assert_eq!((users.state, users.code.as_deref()), (SourceTableState::Stopped, Some("row-too-large")));
