@@ -89,14 +89,11 @@ impl Follower {
             table.held = self.order(&name.0, &name.1).cloned();
             let wanted = self.options.orders.reread.get(&self.rules.captured_name(&name.0, &name.0, &name.1));
             if let Some(reason) = wanted.or(because) {
-                // What was asked for before may be under way already.
-                let same = table.line.reason.as_ref() == Some(reason)
-                    && matches!(table.line.reading, Reading::Waiting | Reading::After(_));
-                if !same || because.is_some() {
-                    table.line.reading = Reading::Waiting;
-                    table.line.again = false;
-                    table.line.reason = Some(reason.clone());
-                }
+                // Also if it is under way already: which rows came before a restart is not known any more, and whoever
+                // asked removes the others when it has been read.
+                table.line.reading = Reading::Waiting;
+                table.line.again = false;
+                table.line.reason = Some(reason.clone());
             }
             // Whatever happens to it now is passed over.
             if table.held.is_some() {
