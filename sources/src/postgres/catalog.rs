@@ -29,6 +29,8 @@ pub(super) struct Published {
     pub(super) filter: Option<String>,
     /// Whether the role may read it.
     pub(super) readable: bool,
+    /// Whether the publication names it.
+    is_listed: bool,
     /// What else its rows depend on.
     parts: Parts,
     /// A hash over everything that is known of its columns.
@@ -109,7 +111,8 @@ fn published_sql(publication: &str, version: u32, only: &str) -> String {
         "WITH RECURSIVE named AS (SELECT c.oid, c.relnamespace, c.relname, c.relkind, c.relreplident, c.relnatts, \
          c.relfilenode, n.nspname, {details}, pub.xmin AS pubxmin, pub.oid AS puboid, \
          concat_ws(',', pub.oid, pub.xmin, {by_schema}, (SELECT string_agg(pr.oid || ':' || pr.xmin, ',') \
-         FROM pg_publication_rel pr WHERE pr.prpubid = pub.oid AND pr.prrelid = c.oid)) AS membership \
+         FROM pg_publication_rel pr WHERE pr.prpubid = pub.oid AND pr.prrelid = c.oid)) AS membership, EXISTS (SELECT FROM pg_publication_rel pr \
+         WHERE pr.prpubid = pub.oid AND pr.prrelid = c.oid) AS listed \
          FROM pg_publication_tables p JOIN pg_publication pub ON pub.pubname = p.pubname \
          JOIN pg_namespace n ON n.nspname = p.schemaname \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename WHERE p.pubname = {} {only}), \
@@ -126,7 +129,8 @@ fn published_sql(publication: &str, version: u32, only: &str) -> String {
          ORDER BY r.type) AS text FROM reached r JOIN pg_type t ON t.oid = r.type GROUP BY r.root) \
          SELECT c.oid, c.nspname, c.relname, c.relkind, c.relreplident, {KEY_COLUMNS}, {}, \
          coalesce(has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(c.relnamespace, 'USAGE'), false), \
-         c.relnatts, c.relfilenode, \
+         c.listed, c.relnatts, c.relfilenode, (SELECT a.xmin FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 \
+         AND NOT a.attisdropped ORDER BY age(a.xmin) DESC, a.attnum LIMIT 1), \
          (SELECT coalesce(string_agg(a.attnum || ':' || a.xmin, ',' ORDER BY a.attnum), '') FROM pg_attribute a \
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
          concat_ws(',', (SELECT string_agg(s.text, '/' ORDER BY s.root) FROM used u JOIN spelled s ON s.root = u.type \
@@ -241,7 +245,10 @@ pub(super) struct Overview {
 pub(super) struct Present {
     pub(super) namespace: String,
     pub(super) relation: String,
-    pub(super) is_partition: bool,
+    /// The number of the table that it is a partition of, by however many steps.
+    pub(super) root: Option<u32>,
+    /// Whether the log tells its changes: not those of an UNLOGGED one.
+    pub(super) is_logged: bool,
 }
 
 impl Catalog {
@@ -312,9 +319,12 @@ impl Catalog {
                 columns: names(&mut cells)?,
                 filter: cells.next().flatten(),
                 readable: flag(&mut cells)?,
+                is_listed: flag(&mut cells)?,
                 parts: Parts {
                     last: number(&mut cells)?,
                     file: number(&mut cells)?,
+                    // A table without columns has none.
+                    since: cells.next().flatten().and_then(|xmin| xmin.parse().ok()).unwrap_or(0),
                     attributes: digest(&text(&mut cells)?),
                     types: digest(&text(&mut cells)?),
                     members: digest(&text(&mut cells)?),
@@ -352,14 +362,15 @@ impl Catalog {
         }
         let listed: std::collections::HashSet<u32> = tables.iter().map(|found| found.published.oid).collect();
         self.known.retain(|oid, _| listed.contains(oid));
-        let sql = "SELECT c.oid, n.nspname, c.relname, c.relispartition FROM pg_class c JOIN pg_namespace n \
+        let sql = "SELECT c.oid, n.nspname, c.relname, CASE WHEN c.relispartition THEN pg_partition_root(c.oid)::oid END, c.relpersistence = 'p' FROM pg_class c JOIN pg_namespace n \
                    ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND c.oid >= 16384";
         let mut present = HashMap::new();
         for row in self.connection.query(sql)? {
             let mut cells = row.into_iter();
             let oid = number(&mut cells)?;
             let (namespace, relation) = (text(&mut cells)?, text(&mut cells)?);
-            present.insert(oid, Present { namespace, relation, is_partition: flag(&mut cells)? });
+            let root = cells.next().flatten().map(|root| root.parse().map_err(|_| UNEXPECTED)).transpose()?;
+            present.insert(oid, Present { namespace, relation, root, is_logged: flag(&mut cells)? });
         }
         let mut unpublished = candidates(&mut self.connection, &self.rules)?;
         unpublished.retain(|table| !listed.contains(&table.oid) && self.captures(&table.namespace, &table.relation));
@@ -426,7 +437,8 @@ impl Catalog {
             Ok(shape) => Arc::new(shape),
             Err(error) => return Ok(Err(Reason::new(error.code, error.message))),
         };
-        let definition = Definition { columns, dropped, parts: table.parts, members, key };
+        let (parts, is_listed) = (table.parts, table.is_listed);
+        let definition = Definition { columns, dropped, parts, members, key, is_listed };
         Ok(Ok(Defined { shape, definition: Arc::new(definition) }))
     }
 

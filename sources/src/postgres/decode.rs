@@ -20,6 +20,7 @@ use super::prepared::Prepared;
 use super::queue::Shared;
 use super::shape::Shape;
 use super::spill::{Replay, Spills};
+use super::tables::Heard;
 use super::window::{Committed, Window};
 use super::wire::{WireError, identifier};
 use crate::change::{Action, Change, Portion, Step, Table};
@@ -80,6 +81,8 @@ pub(super) struct Decoder {
     described: HashMap<u32, Arc<Table>>,
     /// How rows that are stored look, also those of before this run.
     pub(super) stored: HashMap<u32, Arc<Table>>,
+    /// Tables that are being read and whose first chunk has not come yet.
+    pub(super) undefined: HashMap<u32, Heard>,
     /// Tables that the service has rows of and that are none of ours.
     pub(super) orphans: Vec<Arc<Table>>,
     /// Tables that the rules include and that are not published, and why.
@@ -138,6 +141,7 @@ impl Decoder {
             relations: HashMap::new(),
             described: HashMap::new(),
             stored: HashMap::new(),
+            undefined: HashMap::new(),
             orphans: Vec::new(),
             left_out: Vec::new(),
             members: HashMap::new(),
@@ -365,7 +369,6 @@ impl Decoder {
             &message
             && let Some(announced) = self.announced.take()
             && announced != *relation
-            && !self.tables.contains_key(&announced)
         {
             self.told_partitions.entry(*relation).or_default().insert(announced);
             let known = self.members.get(relation);
@@ -373,6 +376,10 @@ impl Decoder {
                 // It may be gone again before the catalog is looked at, which then looks as before.
                 self.shared.ask_for_look();
             }
+        }
+        if !matches!(message, Message::Relation(_)) {
+            // A truncate announces relations of which no row follows.
+            self.announced = None;
         }
         match message {
             Message::Relation(relation) => {

@@ -32,6 +32,8 @@ pub(super) struct Definition {
     pub(super) members: Arc<Vec<Member>>,
     /// Names of the key's columns.
     pub(super) key: Vec<String>,
+    /// Whether it is in the publication by itself, so that nobody can take it out of the log for a while (UNLOGGED).
+    pub(super) is_listed: bool,
 }
 
 /// A column of a definition.
@@ -56,6 +58,9 @@ pub(super) struct Parts {
     pub(super) file: u32,
     /// When each column's description was last written.
     pub(super) attributes: u64,
+    /// When the one was that was not written for the longest time. Attaching a table to a partitioned one, and detaching
+    /// it, writes all.
+    pub(super) since: u32,
     /// What values of types are spelled like that somebody defined: labels of enums, fields of composites.
     pub(super) types: u64,
     /// Its partitions, and their files.
@@ -84,6 +89,19 @@ pub(super) struct Stamp {
     columns: u64,
     rules: u64,
     parts: Parts,
+}
+
+/// What is known of a table's rows that are stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before<'a> {
+    /// What they were last true under.
+    pub(super) stamp: &'a Stamp,
+    /// The columns of their key.
+    pub(super) key: &'a [String],
+    /// How they look, if that is known.
+    pub(super) stored: Option<&'a Table>,
+    /// The partitions of that time, if they are known.
+    pub(super) members: Option<&'a [Member]>,
 }
 
 /// What a change of the definition means for rows that are stored.
@@ -151,18 +169,11 @@ impl Definition {
         }
     }
 
-    /// What it means for stored rows that were last true under `old`, and look like `stored`. `old_members` are the
-    /// partitions of that time, if they are known.
-    pub(super) fn verdict(
-        &self,
-        rules: &Rules,
-        old: &Stamp,
-        stored: Option<&Table>,
-        old_members: Option<&[Member]>,
-    ) -> Verdict {
-        let new = self.stamp(rules);
+    /// What it means for rows that are stored.
+    pub(super) fn verdict(&self, rules: &Rules, before: Before<'_>) -> Verdict {
+        let (old, new) = (before.stamp, self.stamp(rules));
         if *old == new {
-            return Verdict::Same;
+            return self.same_key(before.key, &[]);
         }
         let reread = |code: &str, message: &str| Verdict::Reread(Reason::new(code, message));
         if old.rules != new.rules {
@@ -175,7 +186,7 @@ impl Definition {
                  and what changed at that time is not in the log",
             );
         }
-        if old.parts.members != new.parts.members && !old_members.is_some_and(|old| self.only_gained_empty(old)) {
+        if old.parts.members != new.parts.members && !before.members.is_some_and(|old| self.only_gained_empty(old)) {
             return reread("partitions-changed", PARTITIONS_CHANGED);
         }
         if old.parts.types != new.parts.types {
@@ -192,22 +203,39 @@ impl Definition {
                  the log does not tell how",
             );
         }
-        if old.columns == new.columns && old.numbers == new.numbers {
-            return self.same_key(stored, &[]);
+        if old.parts.file != new.parts.file && !self.is_listed {
+            return reread(
+                "rewritten",
+                "its rows are in another file, and it is published without being named in the publication: it may have been \
+                 UNLOGGED for a while, of which the log does not tell",
+            );
         }
-        self.by_columns(old, stored, rules)
+        if old.parts.since != new.parts.since {
+            return reread(
+                "redefined",
+                "every column was described anew: it may have been a partition of another table for a while, whose changes \
+                 the log tells under the other's name",
+            );
+        }
+        if old.columns == new.columns && old.numbers == new.numbers {
+            return self.same_key(before.key, &[]);
+        }
+        self.by_columns(before, rules)
     }
 
-    fn same_key(&self, stored: Option<&Table>, renamed: &[(String, String)]) -> Verdict {
+    fn same_key(&self, old: &[String], renamed: &[(String, String)]) -> Verdict {
         let new_name = |old: &String| {
             renamed.iter().find(|(_, before)| before == old).map_or_else(|| old.clone(), |(new, _)| new.clone())
         };
-        let same = stored.is_none_or(|stored| stored.key.iter().map(new_name).eq(self.key.iter().cloned()));
-        if same { Verdict::Same } else { Verdict::Reread(Reason::new("key-changed", "its key is another one")) }
+        if old.iter().map(new_name).eq(self.key.iter().cloned()) {
+            Verdict::Same
+        } else {
+            Verdict::Reread(Reason::new("key-changed", "its key is another one"))
+        }
     }
 
     /// Columns that were renamed, dropped or added without touching the table's rows.
-    fn by_columns(&self, old: &Stamp, stored: Option<&Table>, rules: &Rules) -> Verdict {
+    fn by_columns(&self, Before { stamp: old, key, stored, .. }: Before<'_>, rules: &Rules) -> Verdict {
         let doubt = || Verdict::Reread(Reason::new("columns-changed", "its columns are others than before"));
         let Some(stored) = stored.filter(|stored| stored.columns.len() == old.numbers.len()) else { return doubt() };
         let old_name = |number: i16| {
@@ -251,7 +279,7 @@ impl Definition {
         let gone = gone.filter(|(_, number)| !self.shown().any(|column| column.number == **number));
         let gone: Vec<&str> = gone.map(|(column, _)| column.name.as_str()).collect();
         told.extend(gone.iter().map(|name| format!("the column `{name}` is gone")));
-        match self.same_key(Some(stored), &renamed) {
+        match self.same_key(key, &renamed) {
             Verdict::Same if told.is_empty() => Verdict::Same,
             Verdict::Same => Verdict::Rewrite { renamed, added, reason: told.join("; ") },
             other => other,
@@ -295,8 +323,8 @@ impl From<Stamp> for String {
             }
             at += length;
         }
-        let Parts { last, file, attributes, types, members, published } = stamp.parts;
-        let _ = write!(text, ";{last};{file:x}");
+        let Parts { last, file, since, attributes, types, members, published } = stamp.parts;
+        let _ = write!(text, ";{last};{file:x};{since:x}");
         for hash in [stamp.columns, stamp.rules, attributes, types, members, published] {
             let _ = write!(text, ";{hash:x}");
         }
@@ -322,10 +350,12 @@ impl TryFrom<String> for Stamp {
             numbers.extend(number(from)?..=number(to)?);
         }
         let last = number(word()?)?;
-        let file = u32::from_str_radix(word()?, 16).map_err(|_| NoStamp)?;
+        let mut id = || u32::from_str_radix(word()?, 16).map_err(|_| NoStamp);
+        let (file, since) = (id()?, id()?);
         let mut hash = || u64::from_str_radix(word()?, 16).map_err(|_| NoStamp);
         let (columns, rules) = (hash()?, hash()?);
-        let parts = Parts { last, file, attributes: hash()?, types: hash()?, members: hash()?, published: hash()? };
+        let parts =
+            Parts { last, file, since, attributes: hash()?, types: hash()?, members: hash()?, published: hash()? };
         Ok(Stamp { numbers, columns, rules, parts })
     }
 }

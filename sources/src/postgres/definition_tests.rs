@@ -21,9 +21,10 @@ fn definition(columns: &[(i16, &str, &str)]) -> Definition {
     Definition {
         columns,
         dropped: Vec::new(),
-        parts: Parts { last, file: 16400, attributes: 1, types: 2, members: 3, published: 4 },
+        parts: Parts { last, file: 16400, since: 700, attributes: 1, types: 2, members: 3, published: 4 },
         members: Arc::default(),
         key: vec!["id".into()],
+        is_listed: true,
     }
 }
 
@@ -48,8 +49,13 @@ fn stored(definition: &Definition) -> Table {
 }
 
 fn verdict(new: &Definition) -> Verdict {
+    verdict_by(&Rules::default(), new, &definition(&OLD).members)
+}
+
+fn verdict_by(rules: &Rules, new: &Definition, members: &[Member]) -> Verdict {
     let old = definition(&OLD);
-    new.verdict(&Rules::default(), &old.stamp(&Rules::default()), Some(&stored(&old)), Some(&old.members))
+    let (stamp, stored) = (old.stamp(&Rules::default()), stored(&old));
+    new.verdict(rules, Before { stamp: &stamp, key: &old.key, stored: Some(&stored), members: Some(members) })
 }
 
 fn code(verdict: &Verdict) -> &str {
@@ -65,7 +71,7 @@ fn a_stamp_is_read_as_it_was_written_and_is_short() {
     let stamp = definition(&[(1, "id", "integer"), (2, "a", "text"), (3, "b", "text"), (7, "c", "text")]);
     let stamp = stamp.stamp(&Rules::default());
     let text = String::from(stamp.clone());
-    assert!(text.starts_with("1-3,7;7;4010;") && text.len() < 120, "{text}");
+    assert!(text.starts_with("1-3,7;7;4010;2bc;") && text.len() < 120, "{text}");
     assert_eq!(Stamp::try_from(text).unwrap(), stamp);
     assert!(Stamp::try_from("1;2".to_owned()).is_err());
 }
@@ -112,19 +118,35 @@ fn doubt_means_reading() {
     let mut keyed = definition(&OLD);
     (keyed.key, keyed.parts.attributes) = (vec!["n".into()], 9);
     assert_eq!(code(&verdict(&keyed)), "key-changed");
+    // Another index is the identity, without a word in the columns.
+    let identified = Definition { key: vec!["n".into()], ..definition(&OLD) };
+    assert_eq!(code(&verdict(&identified)), "key-changed");
     let renamed_key = definition(&[(1, "uid", "integer"), OLD[1], OLD[2]]);
     assert_eq!(code(&verdict(&Definition { key: vec!["uid".into()], ..renamed_key })), "rewrite");
 }
 
 #[test]
+fn what_the_log_may_have_been_silent_about_means_reading() {
+    // Attached and detached again: every column was described anew, and nothing else is left of it.
+    let mut detached = definition(&OLD);
+    (detached.parts.attributes, detached.parts.since) = (9, 9);
+    assert_eq!(code(&verdict(&detached)), "redefined");
+    // UNLOGGED and LOGGED again, which a table that is named in the publication can't be.
+    let mut unlogged = definition(&OLD);
+    unlogged.parts.file = 17000;
+    assert_eq!(verdict(&unlogged), Verdict::Same);
+    unlogged.is_listed = false;
+    assert_eq!(code(&verdict(&unlogged)), "rewritten");
+}
+
+#[test]
 fn partitions_that_came_empty_change_nothing() {
     let member = |oid, filled| Member { oid, stamp: format!("{oid}:1"), filled };
-    let old = definition(&OLD);
     let verdict = |members: Vec<Member>, known: &[Member]| {
         let mut new = definition(&OLD);
         new.parts.members = 99;
         new.members = Arc::new(members);
-        new.verdict(&Rules::default(), &old.stamp(&Rules::default()), Some(&stored(&old)), Some(known))
+        verdict_by(&Rules::default(), &new, known)
     };
     let known = [member(1, true)];
     assert_eq!(verdict(vec![member(1, true), member(2, false)], &known), Verdict::Same);
@@ -134,10 +156,8 @@ fn partitions_that_came_empty_change_nothing() {
 
 #[test]
 fn other_rules_mean_reading_because_what_was_stored_may_be_hidden_now() {
-    let old = definition(&OLD);
     let rules = Rules { redact_columns: vec!["public.t.n".into()], ..Rules::default() };
     let mut new = definition(&OLD);
     new.columns[2].treatment = Treatment::Redact;
-    let verdict = new.verdict(&rules, &old.stamp(&Rules::default()), Some(&stored(&old)), None);
-    assert_eq!(code(&verdict), "rules-changed");
+    assert_eq!(code(&verdict_by(&rules, &new, &[])), "rules-changed");
 }

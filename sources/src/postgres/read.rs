@@ -39,6 +39,8 @@ pub(super) struct Task {
     pub(super) oid: u32,
     /// Rows with keys after this one, as the database writes it.
     pub(super) after: Option<Vec<String>>,
+    /// The columns of the key that `after` is of.
+    pub(super) key: Vec<String>,
     /// Wait first for the transactions of now.
     pub(super) late: bool,
 }
@@ -230,6 +232,11 @@ impl Reader {
         let place = place.map_err(|error| error.into_feed("write a message into the log"))?;
         let found = Box::new(table.clone());
         self.shared.say(Said::ChunkBegan { task: task.number, snapshot, place, found, defined });
+        if task.key != shape.table.key {
+            // Who hears that a chunk has another key has the table read anew.
+            self.catalog.connection.query("COMMIT").map_err(|error| error.into_feed(&doing))?;
+            return Ok(Chunk::CalledOff);
+        }
         let types = self.key_types(&table, &shape).map_err(|error| error.into_feed(&doing))?;
         let sql = copy_sql(&source, &table, &shape, &types, task.after.as_deref(), *rows_max);
         let read = self.rows(task, &shape, &sql, *rows_max).map_err(|error| error.into_feed(&doing))?;

@@ -171,7 +171,7 @@ impl Reads {
         let estimate = decoder.catalog.estimate(oid).map_err(|error| error.into_feed("look up a table"))?;
         decoder.rows_estimated.insert(oid, estimate);
         self.reading = Some(oid);
-        decoder.describe(oid, &shape.table);
+        let mut begins = false;
         if let Some(mark) = decoder.tables.get_mut(&oid) {
             if mark.state == ReadState::Reading && mark.key != shape.table.key {
                 mark.state = ReadState::Waiting;
@@ -187,9 +187,15 @@ impl Reads {
                 mark.state = ReadState::Reading;
                 mark.definition = None;
                 decoder.rows_read.remove(&oid);
-                decoder.out.push(Step::ReadBegan(shape.table.clone()));
+                begins = true;
             }
             decoder.tables_changed();
+        }
+        // Of a reading that goes on the first chunk says how the table looks, against how its rows look that are stored.
+        if begins {
+            decoder.begin_undefined(oid);
+            decoder.describe(oid, &shape.table);
+            decoder.out.push(Step::ReadBegan(shape.table.clone()));
         }
         self.start(decoder, oid, Lacking::default());
         Ok(true)
@@ -201,7 +207,8 @@ impl Reads {
         self.chunk = None;
         // The window begins before the reader takes its snapshot.
         decoder.window = Some((oid, Window::new(decoder.recent(), WINDOW_ROWS_MAX, lacking)));
-        let task = Task { number: self.shared.next_task(), oid, after: mark.after.clone(), late: mark.late };
+        let number = self.shared.next_task();
+        let task = Task { number, oid, after: mark.after.clone(), key: mark.key.clone(), late: mark.late };
         // A reader that died has said why.
         let _ = self.reader.send(task);
     }
@@ -231,12 +238,12 @@ impl Reads {
         let Defined { shape, definition } = defined;
         let Some(mark) = decoder.tables.get_mut(&oid) else { return };
         let stamp = definition.stamp(&decoder.options.rules);
-        if mark.definition.as_ref() != Some(&stamp) {
+        let is_renamed = (&mark.namespace, &mark.relation) != (&published.namespace, &published.relation);
+        if is_renamed || mark.definition.as_ref() != Some(&stamp) {
             // A look that began before is older than this.
             decoder.redefined_at = decoder.redefined_at.max(place);
         }
-        if (&mark.namespace, &mark.relation) != (&published.namespace, &published.relation) {
-            decoder.redefined_at = decoder.redefined_at.max(place);
+        if is_renamed {
             decoder.rename(&[(oid, published.namespace.clone(), published.relation.clone())]);
             return;
         }
@@ -246,6 +253,18 @@ impl Reads {
         }
         match &mark.definition {
             None => {
+                let heard = decoder.undefined.remove(&oid).unwrap_or_default();
+                let told = (stamp.columns(), shape.table.key.clone());
+                if heard.told.as_ref().is_some_and(|heard| *heard != told) {
+                    // The log has told rows of a newer form already: another chunk will have that.
+                    decoder.undefined.insert(oid, heard);
+                    self.restart(decoder);
+                    return;
+                }
+                if heard.was_looked_at {
+                    // The look may have been newer than the chunk is.
+                    self.shared.ask_for_look();
+                }
                 mark.definition = Some(stamp);
                 decoder.members.insert(oid, definition.members.clone());
                 decoder.tables_changed();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::catalog::{Candidate, Defined, Found, Overview, Present, no_key};
 use super::checkpoint::{PAUSED, ReadState, TableMark};
 use super::decode::Decoder;
-use super::definition::{Definition, PARTITIONS_CHANGED, Verdict};
+use super::definition::{Before, Definition, PARTITIONS_CHANGED, Verdict};
 use super::queue::Look;
 use super::shape::Shape;
 use super::wire::{WireError, identifier};
@@ -140,8 +140,10 @@ impl Decoder {
             self.rename(&[(oid, namespace.clone(), relation.clone())]);
             return Ok(());
         }
-        let is_same = mark.definition.as_ref().is_some_and(|stamp| stamp.columns() == columns)
-            && (mark.key == *key || mark.state != ReadState::Following);
+        let is_same = mark.definition.as_ref().is_some_and(|stamp| stamp.columns() == columns) && mark.key == *key;
+        if mark.state == ReadState::Reading && mark.definition.is_none() {
+            self.undefined.entry(oid).or_default().told = Some((columns, key.clone()));
+        }
         // What is read anew is compared then; what began to be read is described by its first chunk.
         let is_known = mark.definition.is_some() || mark.state == ReadState::Following;
         if is_same || !is_known || matches!(mark.state, ReadState::Waiting | ReadState::Stopped) {
@@ -175,8 +177,9 @@ impl Decoder {
         let members = self.members.insert(oid, definition.members.clone());
         let Some(mark) = self.tables.get(&oid) else { return };
         let stored = self.stored.get(&oid).map(|table| &**table);
+        let members = members.as_deref().map(Vec::as_slice);
         let verdict = match &mark.definition {
-            Some(old) => definition.verdict(&rules, old, stored, members.as_deref().map(Vec::as_slice)),
+            Some(stamp) => definition.verdict(&rules, Before { stamp, key: &mark.key, stored, members }),
             // Nothing is read, so there is nothing to compare.
             None if !self.options.snapshot => Verdict::Same,
             None => Verdict::Reread(Reason::new(
@@ -284,6 +287,12 @@ impl Decoder {
         self.empty(oid);
         self.tables.remove(&oid);
         self.members.remove(&oid);
+        self.undefined.remove(&oid);
+    }
+
+    /// A table begins to be read, and its first chunk says what its rows depend on.
+    pub(super) fn begin_undefined(&mut self, oid: u32) {
+        self.undefined.insert(oid, Heard::default());
     }
 
     /// Compares everything with what the catalog said. Only where the log has reached the look's place.
@@ -322,16 +331,18 @@ impl Decoder {
         let missing: Vec<u32> = self.tables.keys().copied().filter(|oid| !found.contains_key(oid)).collect();
         for oid in missing {
             match present.get(&oid) {
-                Some(now) if !now.is_partition && self.catalog.captures(&now.namespace, &now.relation) => {
-                    self.unpublished(oid, now);
-                }
-                _ => self.gone(oid),
+                Some(now) if !self.catalog.captures(&now.namespace, &now.relation) => self.gone(oid),
+                // Its rows are the other's, which is captured.
+                Some(Present { root: Some(root), .. }) if found.contains_key(root) => self.gone(oid),
+                Some(now) => self.unpublished(oid, now, now.root.and_then(|root| present.get(&root))),
+                None => self.gone(oid),
             }
         }
     }
 
-    /// A table is there, and its changes are not in the log.
-    fn unpublished(&mut self, oid: u32, now: &Present) {
+    /// A table is there, and its changes are not in the log, at least not under its name: `root` is what it is a
+    /// partition of.
+    fn unpublished(&mut self, oid: u32, now: &Present, root: Option<&Present>) {
         let Some(mark) = self.tables.get(&oid) else { return };
         let is_other = mark.unnamed || (&mark.namespace, &mark.relation) != (&now.namespace, &now.relation);
         if is_other {
@@ -343,10 +354,21 @@ impl Decoder {
         }
         let publication = identifier(&self.options.publication);
         let name = format!("{}.{}", identifier(&now.namespace), identifier(&now.relation));
-        let message = format!(
-            "the publication does not have it any more, so its changes are not in the log: ALTER PUBLICATION {publication} \
-             ADD TABLE {name} goes on with it, and reads it anew; or exclude it"
-        );
+        let message = match root {
+            Some(Present { namespace, relation, .. }) => format!(
+                "it is a partition of {namespace}.{relation} now, which is not captured, and its changes are told under that \
+                 name if at all: include {namespace}.{relation}, whose rows these are then; or exclude this table, and its \
+                 rows go here; detached, it is read anew"
+            ),
+            None if !now.is_logged => format!(
+                "it is UNLOGGED now, so its changes are not in the log: ALTER TABLE {name} SET LOGGED goes on with it, and \
+                 reads it anew; or exclude it"
+            ),
+            None => format!(
+                "the publication does not have it any more, so its changes are not in the log: ALTER PUBLICATION \
+                 {publication} ADD TABLE {name} goes on with it, and reads it anew; or exclude it"
+            ),
+        };
         self.stop_table(oid, Reason::new(UNPUBLISHED, message));
     }
 
@@ -384,7 +406,9 @@ impl Decoder {
             }
             // What begins to be read is defined by its first chunk.
             ReadState::Waiting => {}
-            ReadState::Reading if mark.definition.is_none() => {}
+            ReadState::Reading if mark.definition.is_none() => {
+                self.undefined.entry(oid).or_default().was_looked_at = true;
+            }
             // A change of the key is noticed by its definition.
             ReadState::Reading | ReadState::Following => {
                 if self.has_lost_partitions(oid, &defined.definition) && published.partitioned {
@@ -486,7 +510,7 @@ impl Decoder {
     fn drop_orphans(&mut self, present: &HashMap<u32, Present>) {
         for table in std::mem::take(&mut self.orphans) {
             let there = present.iter().find(|(_, now)| {
-                !now.is_partition && (&now.namespace, &now.relation) == (&table.namespace, &table.relation)
+                now.root.is_none() && (&now.namespace, &now.relation) == (&table.namespace, &table.relation)
             });
             let is_captured = self.catalog.captures(&table.namespace, &table.relation)
                 && self.captured_name(&table.namespace, &table.relation) == table.name;
@@ -495,12 +519,21 @@ impl Decoder {
                     let mark = TableMark::new(*oid, &now.namespace, &now.relation, ReadState::Waiting);
                     self.tables.insert(*oid, mark);
                     self.stored.insert(*oid, table);
-                    self.unpublished(*oid, now);
+                    self.unpublished(*oid, now, None);
                 }
                 _ => self.empty_table(&table),
             }
         }
     }
+}
+
+/// What was heard of a table that is being read, before its first chunk said what its rows depend on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard {
+    /// The names and types of columns in the log, and which are its key.
+    pub(super) told: Option<(u64, Vec<String>)>,
+    /// The catalog was looked at meanwhile.
+    pub(super) was_looked_at: bool,
 }
 
 /// Whether what a table was stopped for is gone, as far as the catalog shows.
