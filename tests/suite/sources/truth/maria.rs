@@ -95,6 +95,20 @@ fn columns_change_in_every_row() {
 }
 
 #[test]
+fn the_key_of_a_table_may_become_another() {
+    story(
+        "CREATE TABLE seats (hall INT, place INT, guest VARCHAR(20), PRIMARY KEY (hall, place)); \
+         INSERT INTO seats SELECT seq % 3, seq, CONCAT('g', seq) FROM seq_1_to_20",
+        &[
+            "UPDATE seats SET place = place + 100 WHERE hall = 1",
+            "ALTER TABLE seats ADD COLUMN id BIGINT AUTO_INCREMENT, DROP PRIMARY KEY, ADD PRIMARY KEY (id)",
+            "UPDATE seats SET id = id + 1000 WHERE hall = 2; DELETE FROM seats WHERE hall = 0 LIMIT 2",
+            "ALTER TABLE seats DROP COLUMN id, ADD PRIMARY KEY (guest); UPDATE seats SET guest = CONCAT(guest, '!') WHERE hall = 0",
+        ],
+    );
+}
+
+#[test]
 fn transactions_of_two_phases_come_when_they_are_committed() {
     story(
         "CREATE TABLE moves (id INT PRIMARY KEY, amount INT); INSERT INTO moves SELECT seq, seq FROM seq_1_to_9",

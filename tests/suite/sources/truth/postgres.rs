@@ -71,6 +71,23 @@ fn a_value_that_is_stored_out_of_line_is_kept_when_its_column_is_renamed() {
 }
 
 #[test]
+fn the_key_of_a_table_may_become_another() {
+    story(
+        "CREATE TABLE seats (hall int, place int, guest text NOT NULL, PRIMARY KEY (hall, place)); \
+         INSERT INTO seats SELECT g % 3, g, 'guest ' || g FROM generate_series(1, 20) g",
+        &[
+            "ALTER TABLE seats ADD COLUMN id bigserial; \
+             ALTER TABLE seats DROP CONSTRAINT seats_pkey, ADD PRIMARY KEY (id)",
+            "UPDATE seats SET place = place + 1; UPDATE seats SET id = id + 50 WHERE hall = 1",
+            "ALTER TABLE seats REPLICA IDENTITY FULL; DELETE FROM seats WHERE hall = 2",
+            "CREATE UNIQUE INDEX guests ON seats (guest); ALTER TABLE seats REPLICA IDENTITY USING INDEX guests",
+            "UPDATE seats SET guest = guest || '!' WHERE hall = 0",
+            "ALTER TABLE seats RENAME COLUMN guest TO visitor; UPDATE seats SET visitor = 'who' WHERE place = 1 OR place = 2 AND hall = 9",
+        ],
+    );
+}
+
+#[test]
 fn prepared_transactions_come_when_they_are_committed_also_from_a_slot_with_two_phases() {
     // A slot sees no publication that was made after it.
     let setup = "CREATE PUBLICATION cdc_{here} FOR ALL TABLES WITH (publish_via_partition_root = true); \

@@ -65,6 +65,32 @@ fn rows_of_a_table_that_is_dropped_go_with_it_and_are_told() {
 }
 
 #[test]
+fn rows_come_and_go_with_their_partitions() {
+    story(
+        "CREATE TABLE readings (sensor int, month int, value numeric, PRIMARY KEY (sensor, month)) PARTITION BY RANGE (month); \
+         CREATE TABLE winter PARTITION OF readings FOR VALUES FROM (1) TO (4); \
+         CREATE TABLE spring PARTITION OF readings FOR VALUES FROM (4) TO (7); \
+         CREATE TABLE summer PARTITION OF readings FOR VALUES FROM (7) TO (10); \
+         INSERT INTO readings SELECT s, m, s * m FROM generate_series(1, 4) s, generate_series(1, 9) m; \
+         CREATE TABLE autumn (sensor int, month int, value numeric, PRIMARY KEY (sensor, month)); \
+         INSERT INTO autumn SELECT s, 11, 0.5 FROM generate_series(1, 4) s",
+        &[
+            "ALTER TABLE readings ATTACH PARTITION autumn FOR VALUES FROM (10) TO (13)",
+            "UPDATE readings SET month = 12 WHERE sensor = 1 AND month = 1; INSERT INTO autumn VALUES (9, 10, 9)",
+            "TRUNCATE spring",
+            "DROP TABLE winter",
+            "ALTER TABLE readings DETACH PARTITION summer",
+            "UPDATE summer SET value = 7; DELETE FROM readings WHERE sensor = 2",
+            // One takes another's place.
+            "CREATE TABLE corrected (LIKE readings INCLUDING ALL); INSERT INTO corrected SELECT s, 10, 100 FROM generate_series(1, 3) s; \
+             BEGIN; ALTER TABLE readings DETACH PARTITION autumn; \
+             ALTER TABLE readings ATTACH PARTITION corrected FOR VALUES FROM (10) TO (13); COMMIT",
+            "TRUNCATE readings; INSERT INTO readings VALUES (1, 5, 5)",
+        ],
+    );
+}
+
+#[test]
 fn changes_while_a_table_was_out_of_the_publication_are_not_lost() {
     story(
         THREE,
@@ -147,4 +173,9 @@ fn one_table_that_cannot_be_followed_stops_alone_and_what_its_reason_says_works(
         place.sql(mend);
         place.is_true(&server);
     }
+    // A key that goes, and another that comes.
+    place.sql("ALTER TABLE good DROP CONSTRAINT good_pkey; INSERT INTO good VALUES (1, 1)");
+    place.is_true(&server);
+    place.sql("ALTER TABLE good ADD COLUMN key serial PRIMARY KEY; UPDATE good SET id = id + 100 WHERE n = 1");
+    place.is_true(&server);
 }
