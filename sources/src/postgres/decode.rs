@@ -87,6 +87,8 @@ pub(super) struct Decoder {
     pub(super) orphans: Vec<Arc<Table>>,
     /// Tables that the rules include and that are not published, and why.
     pub(super) left_out: Vec<(String, Reason)>,
+    /// Tables that the last look did not find published.
+    pub(super) missing: BTreeSet<u32>,
     /// Partitions when they were last looked at.
     pub(super) members: HashMap<u32, Arc<Vec<Member>>>,
     /// Partitions that rows of a table came from since the catalog was last looked at, as far as the log names them.
@@ -144,6 +146,7 @@ impl Decoder {
             undefined: HashMap::new(),
             orphans: Vec::new(),
             left_out: Vec::new(),
+            missing: BTreeSet::new(),
             members: HashMap::new(),
             told_partitions: HashMap::new(),
             announced: None,

@@ -7,7 +7,7 @@
 //! ([`Decoder::apply_look`]). A look that began before the log told of another definition says nothing about it, and
 //! is thrown away for a newer one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::catalog::{Candidate, Defined, Found, Overview, Present, no_key};
@@ -328,13 +328,19 @@ impl Decoder {
 
     /// Tables that are not published, or that the rules exclude.
     fn leave_out(&mut self, found: &BTreeMap<u32, Found>, present: &HashMap<u32, Present>) {
-        let missing: Vec<u32> = self.tables.keys().copied().filter(|oid| !found.contains_key(oid)).collect();
+        let missing: BTreeSet<u32> = self.tables.keys().copied().filter(|oid| !found.contains_key(oid)).collect();
+        let before = std::mem::replace(&mut self.missing, missing.clone());
         for oid in missing {
             match present.get(&oid) {
                 Some(now) if !self.catalog.captures(&now.namespace, &now.relation) => self.gone(oid),
                 // Its rows are the other's, which is captured.
                 Some(Present { root: Some(root), .. }) if found.contains_key(root) => self.gone(oid),
-                Some(now) => self.unpublished(oid, now, now.root.and_then(|root| present.get(&root))),
+                Some(now) if before.contains(&oid) => {
+                    self.unpublished(oid, now, now.root.and_then(|root| present.get(&root)));
+                }
+                // What is published is told as of now, and what is there as of the look's snapshot: a table that was
+                // dropped in between seems to be there and not published.
+                Some(_) => self.shared.ask_for_look(),
                 None => self.gone(oid),
             }
         }
