@@ -14,6 +14,7 @@ use super::decode::Decoder;
 use super::lsn::Lsn;
 use super::queue::{Shared, lock};
 use super::reads::Reads;
+use super::slot;
 use super::wire::{Connection, WireError, stream_error};
 use crate::change::Portion;
 use crate::feed::FeedError;
@@ -168,7 +169,7 @@ impl Follower {
                     }
                     _ => {}
                 },
-                b'E' => return Err(stream_error(body).into_feed(DOING)),
+                b'E' => return Err(slot::of_stream(stream_error(body), &self.decoder.options)),
                 b'c' => return Err(WireError::Protocol("the end of the log").into_feed(DOING)),
                 _ => {}
             }

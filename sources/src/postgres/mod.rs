@@ -451,7 +451,7 @@ fn start(stream: &mut Connection, options: &Options, place: Place) -> Result<(),
             Err(error) if error.code() == Some("55006") && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            Err(error) => return Err(error.into_feed("follow the log")),
+            Err(error) => return Err(slot::of_stream(error, options)),
         }
     }
 }

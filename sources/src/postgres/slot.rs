@@ -164,6 +164,22 @@ pub(super) fn drop(connection: &mut Connection, name: &str) -> Result<(), FeedEr
     connection.query(&sql).map(|_| ()).map_err(|error| error.into_feed(&format!("drop the replication slot `{name}`")))
 }
 
+/// An error of the stream. A publication that is missing there is missing at the slot's place in the log: we have seen
+/// to it that it is there now.
+pub(super) fn of_stream(error: WireError, options: &Options) -> FeedError {
+    let mut error = error.into_feed("follow the log");
+    if error.code == "publication" {
+        error.message.push_str(&format!(
+            "; the server looks for it as of the place in the log that the slot `{slot}` stands at, which is from before the \
+             publication was made. Make the slot anew: SELECT pg_drop_replication_slot({literal}), then repair this source, \
+             which makes the slot and reads the tables",
+            slot = options.slot,
+            literal = literal(&options.slot)
+        ));
+    }
+    error
+}
+
 fn lost(message: String) -> FeedError {
     FeedError { remedy: Remedy::Repair, code: "slot-lost", message, source: None }
 }

@@ -424,3 +424,38 @@ fn a_heartbeat_is_written_where_one_was_asked_for() {
         assert!(model.log.iter().all(|line| line.contains("public.mark")));
     });
 }
+
+#[test]
+fn a_slot_from_before_its_publication_is_named_with_what_to_do_and_that_works() {
+    let server = Postgres::start();
+    server.psql(
+        "postgres",
+        "SELECT pg_create_logical_replication_slot('cdc', 'pgoutput'); CREATE TABLE t (id int PRIMARY KEY)",
+    );
+    server.psql("postgres", "INSERT INTO t SELECT generate_series(1, 5)");
+    wait(async {
+        let mut model = Model::default();
+        let mut options = options(&server, "postgres");
+        let mut feed = open(&options, &model).await.unwrap();
+        let error = loop {
+            match feed.next().await {
+                Ok(portion) => model.apply(&portion),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((error.remedy, error.code), (Remedy::Stop, "publication"), "{error}");
+        let advice = "SELECT pg_drop_replication_slot(E'cdc')";
+        assert!(error.message.contains(advice), "{error}");
+        drop(feed);
+        // The server notices a little later that nobody follows the slot any more.
+        let deadline = Instant::now() + PATIENCE;
+        while server.psql("postgres", "SELECT active FROM pg_replication_slots").trim() != "f" {
+            assert!(Instant::now() < deadline, "the slot is not free");
+        }
+        server.psql("postgres", advice);
+        options.repair = true;
+        let mut feed = open(&options, &model).await.unwrap();
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        assert!(model.equals(&server, "postgres", "public.t"));
+    });
+}
