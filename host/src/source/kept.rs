@@ -42,7 +42,7 @@ pub(super) struct Kept {
     /// Tables that the rules leave out and whose rows were removed for it: should they be captured again, they are read
     /// anew, whatever the feed's checkpoint says of them.
     pub(super) left_out: BTreeSet<String>,
-    /// Tables that were not here before the source told of them, and have not been read yet, with their keys: whatever
+    /// Tables that were not here before the source told of them, and have not begun to be read, with their keys: whatever
     /// rows of them are here, the log has told from the beginning, so none is stale.
     pub(super) unread: BTreeMap<String, Vec<String>>,
 }

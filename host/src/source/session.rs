@@ -232,8 +232,11 @@ impl<'a> Session<'a> {
         let is_first = self.begun.insert(table.name.clone());
         if is_first && self.repair.is_none() {
             let kept = self.runner.source.kept().await;
-            if kept.unread.get(&table.name) == Some(&table.key) && !kept.reread.contains_key(&table.name) {
-                return Ok(());
+            let is_new = kept.unread.get(&table.name) == Some(&table.key) && !kept.reread.contains_key(&table.name);
+            drop(kept);
+            if is_new {
+                // Only this once: what begins anew later finds rows of this reading.
+                return Ok(self.runner.keep(|kept| drop(kept.unread.remove(&table.name))).await?);
             }
         }
         self.settle_all(backoff).await?;

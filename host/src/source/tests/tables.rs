@@ -80,6 +80,25 @@ async fn a_table_that_stopped_stays_so_over_a_restart_and_is_read_anew_on_reques
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_reading_that_never_ended_go_when_another_does_not_find_them() {
+    let users = table("users");
+    let store = MemoryStore::new();
+    let mut begun = read(&users, &["1", "2"]);
+    begun.pop();
+    let first = Stage::on(store.clone(), spec(), Script::new(vec![Ok(vec![portion("a", begun)])]));
+    first.until_confirmed("a").await;
+    assert_eq!(first.sources.stop(Duration::from_secs(10)).await, 0);
+    drop(first);
+
+    // The feed begins anew: the table was altered meanwhile, and a row went without a word.
+    let second = Stage::on(store, spec(), Script::new(vec![Ok(vec![portion("b", read(&users, &["1"]))])]));
+    second.until_confirmed("b").await;
+    let row_is_gone = || (second.rows("users").len() == 1).then_some(());
+    eventually("one row", row_is_gone, || format!("{:?}", second.rows("users"))).await;
+    assert!(second.kept().unread.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_feed_that_goes_on_telling_of_a_table_that_is_held_stops_the_source() {
     let users = table("users");
     let refused = || Ok(vec![changes("a", vec![large(&users, "1")])]);
