@@ -356,6 +356,8 @@ impl Follower {
             let code = if alter.partitions { "partitions" } else { "columns-changed" };
             if self.has_read(&name) {
                 self.read_anew(&name, Reason::new(code, shown()));
+            } else {
+                self.unsay(&name);
             }
             return Ok(());
         }
@@ -368,6 +370,7 @@ impl Follower {
             Ok(Some(form)) if form.id != known && self.has_read(&name) => {
                 self.read_anew(&name, Reason::new("columns-changed", shown()));
             }
+            Ok(Some(form)) if form.id != known => self.unsay(&name),
             Ok(_) => {}
             Err(reason) => self.stop_table(&name, reason),
         }

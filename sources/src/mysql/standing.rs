@@ -154,7 +154,31 @@ impl Follower {
 
     /// A table is gone without a word in the log.
     pub(super) fn vanished(&mut self, name: &Name) {
-        let truncate = Change {
+        let truncate = self.truncated(name);
+        self.gone(name, Some(truncate));
+    }
+
+    /// What the log told of a table before it began to be read may be of another one, or gone without a word: nobody
+    /// would look for it, since a table's first reading finds no rows that were there before.
+    pub(super) fn unsay(&mut self, name: &Name) {
+        let is_unsure = |table: &&Tracked| {
+            table.is_told() && !table.line.known && table.line.reading == Reading::Waiting && table.held.is_none()
+        };
+        if self.tables.get(name).filter(is_unsure).is_none() {
+            return;
+        }
+        let truncate = self.truncated(name);
+        let table = truncate.table.clone();
+        self.steps.extend([Step::Change(truncate), Step::Gone(table)]);
+        self.step_bytes += 64;
+        if let Some(table) = self.tables.get_mut(name) {
+            table.line.form.clear();
+            table.described = None;
+        }
+    }
+
+    fn truncated(&self, name: &Name) -> Change {
+        Change {
             table: self.known(name),
             action: Action::Truncate,
             key: Vec::new(),
@@ -165,8 +189,7 @@ impl Follower {
             position: None,
             transaction: None,
             committed_at_ms: None,
-        };
-        self.gone(name, Some(truncate));
+        }
     }
 
     /// A table is not there now. The log may still come to that, so it counts only once the log has been followed to
@@ -206,6 +229,7 @@ impl Follower {
     /// Reads a table from its beginning: what was read or known of it does not count any more.
     pub(super) fn read_anew(&mut self, name: &Name, reason: Reason) {
         self.stop_reading(name);
+        self.unsay(name);
         let Some(table) = self.tables.get_mut(name) else { return };
         if table.held.is_some() {
             return;

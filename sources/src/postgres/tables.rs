@@ -410,8 +410,12 @@ impl Decoder {
                 self.read_anew(oid, Reason::new("resumed", reason));
                 self.wait_for_writers(oid);
             }
-            // What begins to be read is defined by its first chunk.
-            ReadState::Waiting => {}
+            // What begins to be read is defined by its first chunk. Nobody would look for rows that the log told before.
+            ReadState::Waiting => {
+                if published.partitioned && self.has_lost_partitions(oid, &defined.definition) {
+                    self.empty(oid);
+                }
+            }
             ReadState::Reading if mark.definition.is_none() => {
                 self.undefined.entry(oid).or_default().was_looked_at = true;
             }

@@ -197,6 +197,20 @@ fn partitions_that_are_exchanged_or_become_tables_have_their_rows() {
 }
 
 #[test]
+fn rows_that_are_told_before_a_table_is_read_stay_only_if_they_are_its_own() {
+    story(
+        THREE,
+        &[
+            "RENAME TABLE red TO scarlet; UPDATE scarlet SET shade = 'told'; \
+             RENAME TABLE scarlet TO violet, green TO scarlet; DELETE FROM violet WHERE id > 2",
+            "CREATE TABLE visits (id INT PRIMARY KEY, n INT) PARTITION BY RANGE (id) (PARTITION a VALUES LESS THAN (10), \
+               PARTITION b VALUES LESS THAN MAXVALUE); INSERT INTO visits VALUES (1, 1), (20, 20); \
+             ALTER TABLE visits DROP PARTITION a; INSERT INTO visits VALUES (30, 30)",
+        ],
+    );
+}
+
+#[test]
 fn a_statement_that_only_names_a_table_changes_nothing() {
     story(
         &format!(
