@@ -12,10 +12,12 @@ pub mod change;
 pub mod check;
 pub mod feed;
 pub mod json;
+pub mod keyless;
 pub mod mysql;
 pub mod postgres;
 pub mod rewrite;
 pub mod rules;
+mod spool;
 mod tls;
 
 pub use change::{Action, Change, Checkpoint, Column, Kind, Portion, Step, Table};

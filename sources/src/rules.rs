@@ -27,6 +27,9 @@ pub struct Rules {
     /// The name under which a table is captured; `{database}`, `{namespace}` and `{relation}` stand for its own names.
     /// Default: `{namespace}.{relation}`.
     pub name: String,
+    /// Patterns of tables, `namespace.relation`, whose rows are captured under ids of their own if they have no key, and
+    /// are only ever inserted. Default: none.
+    pub append_only: Vec<String>,
 }
 
 impl Default for Rules {
@@ -39,6 +42,7 @@ impl Default for Rules {
             redact_columns: Vec::new(),
             salt: String::new(),
             name: "{namespace}.{relation}".into(),
+            append_only: Vec::new(),
         }
     }
 }
@@ -61,6 +65,11 @@ impl Rules {
     pub fn captures(&self, namespace: &str, relation: &str) -> bool {
         let name = format!("{namespace}.{relation}");
         any(&self.include, &name) && !any(&self.exclude, &name)
+    }
+
+    /// Whether a table is captured under ids of its own if it has no key.
+    pub fn appends(&self, namespace: &str, relation: &str) -> bool {
+        any(&self.append_only, &format!("{namespace}.{relation}"))
     }
 
     /// What becomes of a column. The strictest rule that names it wins.
@@ -163,6 +172,13 @@ mod tests {
         assert!(rules.captures("shop", "orders"));
         assert!(!rules.captures("shop", "tmp_orders"));
         assert!(!rules.captures("mail", "orders"));
+    }
+
+    #[test]
+    fn ids_of_their_own_are_for_tables_that_were_named() {
+        let rules = Rules { append_only: vec!["shop.audit_*".into()], ..Rules::default() };
+        assert!(rules.appends("shop", "audit_log") && !rules.appends("shop", "orders"));
+        assert!(!Rules::default().appends("shop", "audit_log"));
     }
 
     #[test]

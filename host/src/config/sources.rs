@@ -23,7 +23,8 @@ use crate::source::{OnMaxRetained, Password, Secret, SourceKind, SourceSpec, Sou
 const DEFAULT_MAX_RETAINED_BYTES: u64 = 10 * GIB;
 
 /// What a `[sources.NAME]` table may hold.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
+    "append-only",
     "create-slot",
     "exclude",
     "exclude-columns",
@@ -83,6 +84,7 @@ pub(super) fn read(
     spec.selection = TableSelection {
         tables: table.patterns("tables", 1)?,
         exclude: table.patterns("exclude", 1)?,
+        append_only: table.patterns("append-only", 1)?,
         exclude_columns: table.patterns("exclude-columns", 2)?,
         hash: mask.patterns("hash", 2)?,
         redact: mask.patterns("redact", 2)?,
@@ -249,6 +251,7 @@ mod tests {
     fn every_option_of_a_source_is_read() {
         let spec = read(
             "url = 'postgres://cdc:${SHOP_PASSWORD}@db:5432/shop'\ntables = ['public.*']\nexclude = ['public.tmp_*']\n\
+             append-only = ['public.audit_*']\n\
              exclude-columns = ['public.users.password']\nmask.hash = ['public.users.email']\n\
              mask.redact = ['*.note']\nmask.salt = '${CDC_SALT}'\ntable-name = '{relation}'\nslot = 's'\n\
              publication = 'p'\nsnapshot = false\nheartbeat-ms = 500\nmax-retained-bytes = '1GiB'\n\
@@ -257,6 +260,7 @@ mod tests {
         let spec = spec.expect("valid");
         assert_eq!(spec.url.secret_text(), "postgres://cdc:hunter2${x@db:5432/shop");
         assert_eq!(spec.selection.tables, ["public.*"]);
+        assert_eq!(spec.selection.append_only, ["public.audit_*"]);
         assert_eq!(spec.selection.hash, ["public.users.email"]);
         assert_eq!(spec.selection.redact, ["*.note"]);
         assert_eq!(spec.selection.salt.as_ref().map(Secret::reveal), Some("pepper"));
@@ -281,7 +285,10 @@ mod tests {
             ("url = 'http://x:secret@y'", "url: allowed: an address like"),
             ("url = 'postgres://${NOBODY}@h'", "url: the environment variable NOBODY is not set"),
             ("url = 'postgres://${NOBODY'", "url: `${` has no `}`"),
-            ("url = 'postgres://h'\nslto = 's'", "slto: there is no such option; allowed here: create-slot, exclude, "),
+            (
+                "url = 'postgres://h'\nslto = 's'",
+                "slto: there is no such option; allowed here: append-only, create-slot, ",
+            ),
             ("url = 'postgres://h'\nmask.hsah = []", "mask.hsah: there is no such option"),
             ("url = 'postgres://h'\nmask = 1", "mask: it has to be a table"),
             ("url = 'postgres://h'\ntables = 'public.*'", "tables: allowed: a list of patterns"),

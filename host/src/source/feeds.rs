@@ -199,7 +199,8 @@ fn options(spec: &SourceSpec, folder: &Path, wanted: Wanted) -> Result<Options, 
 /// What is captured: as the configuration says, or as somebody has chosen since.
 pub(super) fn rules(selection: &TableSelection, selected: Option<&Selected>) -> Rules {
     let defaults = Rules::default();
-    let TableSelection { tables, exclude, exclude_columns, hash, redact, salt, table_name } = selection.clone();
+    let TableSelection { tables, exclude, append_only, exclude_columns, hash, redact, salt, table_name } =
+        selection.clone();
     let Selected { tables, exclude } = selected.cloned().unwrap_or(Selected { tables, exclude });
     Rules {
         include: if tables.is_empty() { defaults.include } else { tables },
@@ -209,6 +210,7 @@ pub(super) fn rules(selection: &TableSelection, selected: Option<&Selected>) -> 
         redact_columns: redact,
         salt: salt.as_ref().map_or("", Secret::reveal).to_owned(),
         name: table_name.unwrap_or(defaults.name),
+        append_only,
     }
 }
 

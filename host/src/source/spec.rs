@@ -57,6 +57,8 @@ pub struct TableSelection {
     pub tables: Vec<String>,
     /// The same, of tables that are left out.
     pub exclude: Vec<String>,
+    /// The same, of tables whose rows get ids of their own if they have no key, and are only ever inserted.
+    pub append_only: Vec<String>,
     /// `namespace.relation.column`, of columns that are left out.
     pub exclude_columns: Vec<String>,
     /// Of columns of which a hash is kept.

@@ -9,6 +9,7 @@ use super::shape::{RawColumn, Shape, TableName};
 use super::value::Form;
 use super::wire::{Connection, Row, WireError, identifier, literal};
 use crate::feed::{Hold, Reason, TableOrders};
+use crate::keyless;
 use crate::rules::Rules;
 
 /// A published table as the catalog describes it.
@@ -71,7 +72,10 @@ pub(super) fn no_key(namespace: &str, relation: &str, identity: u8) -> Reason {
     };
     Reason::new(
         "no-key",
-        format!("the table {namespace}.{relation} has no key that the log tells: {way_out}, or exclude it"),
+        format!(
+            "the table {namespace}.{relation} has no key that the log tells: {way_out}, or exclude it; or, {}",
+            keyless::way_out(namespace, relation)
+        ),
     )
 }
 
@@ -154,6 +158,7 @@ pub(super) struct Candidate {
     pub(super) oid: u32,
     pub(super) namespace: String,
     pub(super) relation: String,
+    /// Whether its rows have names: a key, or ids of their own.
     pub(super) has_key: bool,
     /// Whether the role may publish it.
     pub(super) owned: bool,
@@ -177,6 +182,7 @@ pub(super) fn candidates(connection: &mut Connection, rules: &Rules) -> Result<V
         let oid = number(&mut cells)?;
         let (namespace, relation) = (text(&mut cells)?, text(&mut cells)?);
         let (has_key, owned, readable) = (flag(&mut cells)?, flag(&mut cells)?, flag(&mut cells)?);
+        let has_key = has_key || rules.appends(&namespace, &relation);
         let identity = letter(&text(&mut cells)?);
         if rules.captures(&namespace, &relation) {
             found.push(Candidate { oid, namespace, relation, has_key, owned, readable, identity });
@@ -394,7 +400,11 @@ impl Catalog {
     fn define(&mut self, table: &Published) -> Result<Result<Defined, Reason>, WireError> {
         let Published { oid, namespace, relation, .. } = table;
         let (attributes, dropped) = self.attributes(*oid)?;
-        let Some(key) = table.key.clone() else { return Ok(Err(table.no_key())) };
+        let key = match &table.key {
+            Some(key) => key.clone(),
+            None if self.rules.appends(namespace, relation) => Vec::new(),
+            None => return Ok(Err(table.no_key())),
+        };
         let listed = |name: &String| table.columns.as_ref().is_none_or(|columns| columns.contains(name));
         // Before version 18 generated columns are listed as published, and are not in the log.
         let generated_are_published = table.columns.is_some() && self.connection.major_version() >= 18;
@@ -437,7 +447,7 @@ impl Catalog {
             Ok(shape) => Arc::new(shape),
             Err(error) => return Ok(Err(Reason::new(error.code, error.message))),
         };
-        let (parts, is_listed) = (table.parts, table.is_listed);
+        let (parts, is_listed, key) = (table.parts, table.is_listed, shape.table.key.clone());
         let definition = Definition { columns, dropped, parts, members, key, is_listed };
         Ok(Ok(Defined { shape, definition: Arc::new(definition) }))
     }
@@ -533,6 +543,7 @@ impl Catalog {
             // The catalog knows the order of the key's columns.
             b'd' | b'i' if !catalog_key.is_empty() && same(&catalog_key) => catalog_key,
             b'd' | b'i' if !identity.is_empty() => identity,
+            _ if self.rules.appends(relation.namespace, relation.name) => Vec::new(),
             _ => return Ok(Err(no_key(relation.namespace, relation.name, relation.identity))),
         };
         let name = TableName { database: &self.database, namespace: relation.namespace, relation: relation.name };

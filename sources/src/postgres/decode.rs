@@ -13,6 +13,7 @@ use super::Options;
 use super::catalog::Catalog;
 use super::checkpoint::{Place, ReadState, TableMark, Writer};
 use super::definition::{Member, digest_of};
+use super::keyless::Appending;
 use super::lsn::Lsn;
 use super::pgoutput::{self, Cell, Message, Old, Relation};
 use super::portion::{Gathered, transaction_name};
@@ -71,6 +72,10 @@ pub(super) struct Decoder {
     pub(super) rows_estimated: HashMap<u32, u64>,
     /// The reading that goes on: of which table, and what the log told since.
     pub(super) window: Option<(u32, Window)>,
+    /// The reading that goes on, if it is of a table without a key.
+    pub(super) appending: Option<Appending>,
+    /// What ids of rows without a key begin with.
+    pub(super) id_prefix: String,
     /// Every transaction whose commit record begins before it has been handed out.
     position: Lsn,
     /// Where the last checkpoint that was handed out is.
@@ -134,6 +139,8 @@ impl Decoder {
             rows_read: HashMap::new(),
             rows_estimated: HashMap::new(),
             window: None,
+            appending: None,
+            id_prefix: String::new(),
             prepared: Prepared::default(),
             reads_all,
             position: place.lsn,
@@ -409,6 +416,7 @@ impl Decoder {
                 for relation in relations {
                     if let Some(shape) = self.captured(relation)? {
                         let change = self.change(&shape, Action::Truncate, Vec::new(), place);
+                        self.forget_held(relation);
                         self.push(relation, change);
                         place += 1;
                     }
@@ -446,7 +454,7 @@ impl Decoder {
 
     /// How rows of a relation look; None if they are not handed out.
     fn captured(&mut self, relation: u32) -> Result<Option<Arc<Shape>>, FeedError> {
-        let is_skipped = self.current.as_ref().is_some_and(|current| current.count < current.skip);
+        let is_skipped = self.is_skipping();
         match self.relations.get_mut(&relation) {
             Some(Followed::Captured { shape, columns, is_checked }) => {
                 let shape = shape.clone();
@@ -474,7 +482,10 @@ impl Decoder {
         let Some(key) = shape.key(new, None) else { return self.keyless(relation, shape) };
         let mut change = self.change(shape, Action::Replace, key, 0);
         change.image = Some(shape.image(new, None, &mut change.unchanged));
-        self.push(relation, change);
+        match shape.table.is_append_only() {
+            true => self.append(relation, change),
+            false => self.push(relation, change),
+        }
         Ok(())
     }
 
@@ -485,6 +496,10 @@ impl Decoder {
         old: Option<&Old<'_>>,
         new: &[Cell<'_>],
     ) -> Result<(), FeedError> {
+        if shape.table.is_append_only() {
+            self.row_changed(relation, &shape.table);
+            return Ok(());
+        }
         if !self.is_readable(relation, shape, new)? {
             return Ok(());
         }
@@ -522,6 +537,10 @@ impl Decoder {
     }
 
     fn delete(&mut self, relation: u32, shape: &Shape, old: &Old<'_>) -> Result<(), FeedError> {
+        if shape.table.is_append_only() {
+            self.row_changed(relation, &shape.table);
+            return Ok(());
+        }
         let (Old::Key(cells) | Old::Row(cells)) = old;
         if !self.is_readable(relation, shape, cells)? {
             return Ok(());
@@ -589,11 +608,22 @@ impl Decoder {
             let lacking = !window.lacking().is_empty();
             self.mark_lacking(relation, lacking);
         }
-        if self.current.as_ref().is_some_and(|current| current.count < current.skip) {
+        if self.is_skipping() {
             return;
         }
         self.describe(relation, &change.table);
         self.out.push(Step::Change(change));
+    }
+
+    /// The transaction whose messages come now, and the number of the message.
+    pub(super) fn current_place(&self) -> Option<(Committed, u64)> {
+        let current = self.current.as_ref()?;
+        Some((Committed { xid: current.xid, commit: current.commit }, current.count))
+    }
+
+    /// Whether what comes now was handed out before a restart.
+    pub(super) fn is_skipping(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.count < current.skip)
     }
 
     /// Has the next checkpoint say whether rows of the table that is being read lack something.

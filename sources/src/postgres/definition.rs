@@ -237,10 +237,12 @@ impl Definition {
     /// Columns that were renamed, dropped or added without touching the table's rows.
     fn by_columns(&self, Before { stamp: old, key, stored, .. }: Before<'_>, rules: &Rules) -> Verdict {
         let doubt = || Verdict::Reread(Reason::new("columns-changed", "its columns are others than before"));
-        let Some(stored) = stored.filter(|stored| stored.columns.len() == old.numbers.len()) else { return doubt() };
+        let Some(stored) = stored.filter(|stored| stored.database_columns().len() == old.numbers.len()) else {
+            return doubt();
+        };
         let old_name = |number: i16| {
             let place = old.numbers.iter().position(|&known| known == number)?;
-            Some(&stored.columns[place])
+            Some(&stored.database_columns()[place])
         };
         // What was made and dropped again in between may have been in rows for a while.
         if self.dropped.iter().any(|&number| number > old.parts.last) {
@@ -275,7 +277,7 @@ impl Definition {
         if renamed.iter().chain(&added).any(|(new, _)| taken(new)) {
             return doubt();
         }
-        let gone = stored.columns.iter().zip(&old.numbers);
+        let gone = stored.database_columns().iter().zip(&old.numbers);
         let gone = gone.filter(|(_, number)| !self.shown().any(|column| column.number == **number));
         let gone: Vec<&str> = gone.map(|(column, _)| column.name.as_str()).collect();
         told.extend(gone.iter().map(|name| format!("the column `{name}` is gone")));

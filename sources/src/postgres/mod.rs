@@ -18,7 +18,7 @@
 //!   published later is noticed and read without a stop.
 //! - A row's key is what the log names it by: the primary key, or the index of its REPLICA IDENTITY; with REPLICA
 //!   IDENTITY FULL the primary key, or another unique index over columns that are not null. A table without one is
-//!   refused. A row whose key changes is a `Remove` and a `Replace` in the same portion.
+//!   refused, unless its rows are to be captured under ids of their own (`keyless.rs`). A row whose key changes is a `Remove` and a `Replace` in the same portion.
 //! - A partitioned table is one table, under its own name. Generated columns are not in the log (before version 18, or
 //!   if they are not published), and are left out of what is read too. Column lists and row filters of a publication
 //!   hold for what is read too.
@@ -46,6 +46,7 @@ mod checkpoint;
 mod decode;
 mod definition;
 mod follow;
+mod keyless;
 mod lsn;
 mod pgoutput;
 mod portion;
@@ -356,7 +357,8 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
 
     let (reader_tasks, tasks) = std::sync::mpsc::channel();
     if options.snapshot {
-        let reader = Reader::open(options.clone(), address.clone(), shared.clone())?;
+        let mut reader = Reader::open(options.clone(), address.clone(), shared.clone())?;
+        reader.id_prefix = keyless::id_prefix(&origin);
         spawn("postgres-read", move || reader.run(&tasks))?;
     }
     let mut watching = look_around(connect(&address, Purpose::Sql, Some(&shared))?);
@@ -370,6 +372,7 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     let writer = Writer::new(&origin);
     let mut decoder = Decoder::new(options, catalog, shared.clone(), place, tables, writer);
     decoder.adds_tables = adds_tables;
+    decoder.id_prefix = keyless::id_prefix(&origin);
     if let Some(overview) = overview {
         decoder.begin_with(overview, !slot_is_new);
     }

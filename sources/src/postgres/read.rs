@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::Options;
 use super::address::Address;
 use super::catalog::{Catalog, Published, number, one_row, text};
+use super::keyless::on_standby;
 use super::pgoutput::Cell;
 use super::portion::bytes_of;
 use super::queue::{Said, Shared};
@@ -26,7 +27,7 @@ use crate::change::{Action, Change};
 use crate::feed::{FeedError, Reason, Remedy};
 
 /// Rows go to the follower in pieces of about this size.
-const PIECE_BYTES: usize = 512 << 10;
+pub(super) const PIECE_BYTES: usize = 512 << 10;
 
 /// A first guess at how large a row is in memory, where the catalog has none.
 const ROW_BYTES_GUESS: usize = 2 << 10;
@@ -47,16 +48,18 @@ pub(super) struct Task {
 
 /// Reads tables.
 pub(super) struct Reader {
-    options: Arc<Options>,
+    pub(super) options: Arc<Options>,
     address: Address,
-    shared: Arc<Shared>,
-    catalog: Catalog,
+    pub(super) shared: Arc<Shared>,
+    pub(super) catalog: Catalog,
+    /// What ids of rows without a key begin with.
+    pub(super) id_prefix: String,
     /// Writes the messages that say where chunks are.
     beside: Connection,
 }
 
 /// What became of a chunk.
-enum Chunk {
+pub(super) enum Chunk {
     /// There is more after it.
     More,
     /// It was the last.
@@ -78,7 +81,7 @@ impl Reader {
         )
         .without(&options.orders);
         let beside = connect(&address, &shared)?;
-        Ok(Reader { options, address, shared, catalog, beside })
+        Ok(Reader { options, address, shared, catalog, id_prefix: String::new(), beside })
     }
 
     /// The thread's whole life: one task after the other.
@@ -228,6 +231,12 @@ impl Reader {
             }
         };
         let shape = defined.shape.clone();
+        let is_append_only = shape.table.is_append_only();
+        if is_append_only && applied.is_some() {
+            self.catalog.connection.query("ROLLBACK").map_err(|error| error.into_feed(&doing))?;
+            self.shared.say(Said::TableStopped { task: task.number, reason: on_standby(&table) });
+            return Ok(Chunk::CalledOff);
+        }
         let place = slot::mark_place(&mut self.beside);
         let place = place.map_err(|error| error.into_feed("write a message into the log"))?;
         let found = Box::new(table.clone());
@@ -236,6 +245,9 @@ impl Reader {
             // Who hears that a chunk has another key has the table read anew.
             self.catalog.connection.query("COMMIT").map_err(|error| error.into_feed(&doing))?;
             return Ok(Chunk::CalledOff);
+        }
+        if is_append_only {
+            return self.whole(task.number, &table, &shape, &source, place);
         }
         let types = self.key_types(&table, &shape).map_err(|error| error.into_feed(&doing))?;
         let sql = copy_sql(&source, &table, &shape, &types, task.after.as_deref(), *rows_max);
@@ -258,7 +270,7 @@ impl Reader {
         Ok(if last { Chunk::Last } else { Chunk::More })
     }
 
-    fn reconnect(&mut self) -> Result<(), FeedError> {
+    pub(super) fn reconnect(&mut self) -> Result<(), FeedError> {
         self.catalog.connection.terminate(false);
         self.catalog.reconnect(connect(&self.address, &self.shared)?);
         Ok(())
@@ -317,8 +329,7 @@ impl Reader {
                 kept.clear();
                 kept.push_str(part);
             }
-            piece.bytes += bytes_of(&change);
-            piece.rows.push(change);
+            piece.push(change);
             count += 1;
             if piece.bytes >= PIECE_BYTES {
                 total_bytes += piece.bytes;
@@ -347,13 +358,18 @@ fn connect(address: &Address, shared: &Shared) -> Result<Connection, FeedError> 
 }
 
 #[derive(Default)]
-struct Piece {
-    rows: Vec<Change>,
-    bytes: usize,
+pub(super) struct Piece {
+    pub(super) rows: Vec<Change>,
+    pub(super) bytes: usize,
 }
 
 impl Piece {
-    fn said(&mut self, task: u64, last: &[String]) -> Said {
+    pub(super) fn push(&mut self, change: Change) {
+        self.bytes += bytes_of(&change);
+        self.rows.push(change);
+    }
+
+    pub(super) fn said(&mut self, task: u64, last: &[String]) -> Said {
         let rows = std::mem::take(&mut self.rows);
         Said::Rows { task, rows, last: last.to_vec(), bytes: std::mem::take(&mut self.bytes) }
     }
@@ -388,7 +404,7 @@ fn copy_sql(
 }
 
 /// What is said of a line with a text that is no UTF-8, if it has one.
-fn not_utf8(line: &[u8], shape: &Shape) -> Option<WireError> {
+pub(super) fn not_utf8(line: &[u8], shape: &Shape) -> Option<WireError> {
     let fields = line.strip_suffix(b"\n").unwrap_or(line).split(|&byte| byte == b'\t');
     let cells: Vec<Cell<'_>> =
         fields.map(|field| std::str::from_utf8(field).map_or(Cell::NotUtf8(field), Cell::Text)).collect();
@@ -397,13 +413,13 @@ fn not_utf8(line: &[u8], shape: &Shape) -> Option<WireError> {
 
 /// One line of COPY's text format: fields between tabs, `\N` for null, and escapes.
 #[derive(Default)]
-struct Line {
+pub(super) struct Line {
     unescaped: String,
     fields: Vec<Option<(usize, usize)>>,
 }
 
 impl Line {
-    fn cells<'l>(&'l mut self, bytes: &'l [u8], width: usize) -> Result<Vec<Cell<'l>>, WireError> {
+    pub(super) fn cells<'l>(&'l mut self, bytes: &'l [u8], width: usize) -> Result<Vec<Cell<'l>>, WireError> {
         const NO_TEXT: WireError = WireError::Protocol("a line that is no UTF-8");
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let line = std::str::from_utf8(bytes).map_err(|_| NO_TEXT)?;

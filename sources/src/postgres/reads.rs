@@ -123,7 +123,7 @@ impl Reads {
         if std::mem::take(&mut decoder.reshaped) {
             self.restart(decoder);
         }
-        if decoder.window.as_ref().is_some_and(|(_, window)| window.is_full()) {
+        if decoder.window.as_ref().is_some_and(|(_, window)| window.is_full()) || decoder.holds_too_much() {
             self.restart(decoder);
         }
     }
@@ -134,6 +134,7 @@ impl Reads {
         self.reading = None;
         self.chunk = None;
         decoder.window = None;
+        decoder.appending = None;
         self.settled = false;
     }
 
@@ -173,6 +174,10 @@ impl Reads {
         self.reading = Some(oid);
         let mut begins = false;
         if let Some(mark) = decoder.tables.get_mut(&oid) {
+            if shape.table.is_append_only() {
+                // From its beginning, in a snapshot that sees all that was passed over.
+                (mark.state, mark.late) = (ReadState::Waiting, true);
+            }
             if mark.state == ReadState::Reading && mark.key != shape.table.key {
                 mark.state = ReadState::Waiting;
                 mark.after = None;
@@ -195,7 +200,9 @@ impl Reads {
         if begins {
             decoder.begin_undefined(oid);
             decoder.describe(oid, &shape.table);
-            decoder.out.push(Step::ReadBegan(shape.table.clone()));
+            if !shape.table.is_append_only() {
+                decoder.out.push(Step::ReadBegan(shape.table.clone()));
+            }
         }
         self.start(decoder, oid, Lacking::default());
         Ok(true)
@@ -203,10 +210,11 @@ impl Reads {
 
     /// Has the reader go on after the last row that was handed out, in a new window.
     fn start(&mut self, decoder: &mut Decoder, oid: u32, lacking: Lacking) {
-        let Some(mark) = decoder.tables.get(&oid) else { return };
         self.chunk = None;
         // The window begins before the reader takes its snapshot.
         decoder.window = Some((oid, Window::new(decoder.recent(), WINDOW_ROWS_MAX, lacking)));
+        decoder.await_snapshot(oid);
+        let Some(mark) = decoder.tables.get(&oid) else { return };
         let number = self.shared.next_task();
         let task = Task { number, oid, after: mark.after.clone(), key: mark.key.clone(), late: mark.late };
         // A reader that died has said why.
@@ -278,6 +286,10 @@ impl Reads {
             }
         }
         decoder.describe(oid, &shape.table);
+        if !decoder.begin_appending(oid, &snapshot) {
+            self.restart(decoder);
+            return;
+        }
         self.chunk = Some(Chunk { snapshot, shape: shape.clone() });
     }
 
@@ -294,7 +306,7 @@ impl Reads {
             }
             let lacking = !window.lacking().is_empty();
             if let Some(mark) = decoder.tables.get_mut(&oid) {
-                mark.after = Some(last);
+                mark.after = (!last.is_empty()).then_some(last);
                 mark.again = lacking;
             }
         }
@@ -317,6 +329,7 @@ impl Reads {
         mark.reason = None;
         mark.state = ReadState::Following;
         self.reading = None;
+        decoder.appending = None;
         self.settled = false;
         if let Some(table) = decoder.described(oid) {
             decoder.out.push(Step::ReadDone(table));

@@ -9,6 +9,7 @@ use super::wire::identifier;
 use crate::change::{Column, Kind, Table};
 use crate::feed::{FeedError, Reason, Remedy};
 use crate::json;
+use crate::keyless;
 use crate::rules::{REDACTED, Rules, Treatment};
 
 /// A column as the log or the catalog tells it.
@@ -34,7 +35,7 @@ pub(super) struct Shape {
     pub(super) table: Arc<Table>,
     /// In the order of the values, also those that are left out.
     columns: Vec<ShapeColumn>,
-    /// Which of the columns the key is, in key order.
+    /// Which of the columns the key is, in key order; none of them if rows get ids of their own.
     key: Vec<usize>,
     rules: Arc<Rules>,
 }
@@ -49,7 +50,7 @@ struct ShapeColumn {
 }
 
 impl Shape {
-    /// `key` names columns, in key order.
+    /// `key` names columns, in key order; without any, rows get ids of their own.
     pub(super) fn new(
         name: TableName<'_>,
         columns: Vec<RawColumn>,
@@ -72,7 +73,10 @@ impl Shape {
                 }
             }
         }
-        let mut shown = Vec::with_capacity(columns.len());
+        let mut shown = Vec::with_capacity(columns.len() + 1);
+        if key.is_empty() {
+            shown.push(keyless::column());
+        }
         let mut written = Vec::with_capacity(columns.len());
         for (place, column) in columns.into_iter().enumerate() {
             let treatment = rules.treatment(namespace, relation, &column.name);
@@ -81,6 +85,9 @@ impl Shape {
             json::push_string(&mut lead, &column.name);
             lead.push(':');
             if treatment != Treatment::LeaveOut {
+                if key.is_empty() && column.name == keyless::ROW_ID {
+                    return Err(refused(namespace, relation, &keyless::name_is_taken()));
+                }
                 shown.push(Column {
                     name: column.name.clone(),
                     kind: if treatment == Treatment::Keep { form.kind() } else { Kind::String },
@@ -97,7 +104,7 @@ impl Shape {
             namespace: namespace.to_owned(),
             relation: relation.to_owned(),
             columns: shown,
-            key: key.to_vec(),
+            key: if key.is_empty() { vec![keyless::ROW_ID.to_owned()] } else { key.to_vec() },
         };
         Ok(Shape { table: Arc::new(table), columns: written, key: places, rules: rules.clone() })
     }
@@ -301,6 +308,24 @@ mod tests {
         let row = [Cell::Text("7"), Cell::Null, Cell::Text("1.10")];
         assert_eq!(shape.image(&row, None, &mut Vec::new()), r#"{"id":7,"mail":null,"score":"1.10"}"#);
         assert_eq!(shape.key(&row, None).unwrap(), ["1.10", "7"]);
+    }
+
+    #[test]
+    fn without_a_key_rows_get_a_column_for_ids_of_their_own() {
+        let rules = Rules { hash_columns: vec!["*".into()], ..Rules::default() };
+        let table = shape(rules, &[]).unwrap().table;
+        assert!(table.is_append_only() && table.key == [keyless::ROW_ID] && table.columns.len() == 4);
+        let raw = RawColumn {
+            name: keyless::ROW_ID.into(),
+            form: Form::Integer,
+            nullable: true,
+            native_type: "integer".into(),
+        };
+        let name = TableName { database: "app", namespace: "shop", relation: "users" };
+        let taken = Shape::new(name, vec![raw.clone()], &[], &Arc::new(Rules::default())).unwrap_err();
+        assert!(taken.message.contains("`_row`"), "{}", taken.message);
+        let left_out = Rules { exclude_columns: vec!["*._row".into()], ..Rules::default() };
+        assert!(Shape::new(name, vec![raw], &[], &Arc::new(left_out)).is_ok());
     }
 
     #[test]

@@ -70,6 +70,7 @@ async fn what_the_rules_hide_leaves_the_feed_in_neither_way() {
         redact_columns: vec!["d.t.note".into()],
         salt: "s".into(),
         name: "{relation}".into(),
+        append_only: Vec::new(),
     };
     let options = Options { rules: rules.clone(), ..options(&server) };
     let mut run = Run::open(&options).await;

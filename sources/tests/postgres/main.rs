@@ -3,6 +3,7 @@
 
 mod checked;
 mod failover;
+mod keyless;
 mod model;
 mod reading;
 mod schema;

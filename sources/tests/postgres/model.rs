@@ -148,11 +148,19 @@ impl Model {
         self.positions.clear();
     }
 
-    /// Rows of a table as JSON objects, in the order of their keys.
+    /// Rows of a table as JSON objects, in the order of their keys; without ids that the database does not have.
     pub(crate) fn rows(&self, table: &str) -> Vec<Value> {
         let Some(model) = self.tables.get(table) else { return Vec::new() };
         assert!(model.unknown.is_empty(), "nobody told {:?}", model.unknown);
-        model.rows.values().cloned().map(Value::Object).collect()
+        let has_ids = self.described.get(table).is_some_and(|table| table.is_append_only());
+        let row = |row: &Map<String, Value>| {
+            let mut row = row.clone();
+            if has_ids {
+                row.remove(cdc_sources::keyless::ROW_ID);
+            }
+            Value::Object(row)
+        };
+        model.rows.values().map(row).collect()
     }
 
     /// Whether its rows are the database's; none where there is no such table. False while something is not known.

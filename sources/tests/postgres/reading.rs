@@ -9,10 +9,10 @@ use cdc_test_servers::Postgres;
 use crate::model::{Model, PATIENCE, open, options, until, until_now, wait};
 
 /// A writer of its own: single-row transactions over a small range of keys, several at once, until it is dropped.
-struct Writers(Vec<std::process::Child>);
+pub(crate) struct Writers(Vec<std::process::Child>);
 
 impl Writers {
-    fn start(server: &Postgres, script: &str, clients: u32, rate: u32) -> Writers {
+    pub(crate) fn start(server: &Postgres, script: &str, clients: u32, rate: u32) -> Writers {
         let file = server.folder().join("script.sql");
         std::fs::write(&file, script).unwrap();
         let child = Command::new(server.bin("pgbench"))

@@ -29,7 +29,7 @@ fn short(text: &str) -> &str {
     &text[..text.len().min(2_000)]
 }
 
-async fn equal(feed: &mut Feed, model: &mut Model, server: &Postgres, tables: &[&str], step: &str) {
+pub(crate) async fn equal(feed: &mut Feed, model: &mut Model, server: &Postgres, tables: &[&str], step: &str) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let is_equal = tables.iter().all(|table| model.agrees(server, "postgres", table));

@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use super::super::catalog::{number, text};
 use super::super::wire::{Connection, WireError, identifier, literal};
-use super::super::{Options, shape};
+use super::super::{Options, shape, slot};
 use super::{Address, Finding, answer, good, missing, warning};
+use crate::keyless::{self, ROW_ID};
 use crate::rules::{Rules, Treatment};
 
 /// What the catalog says of a table.
@@ -21,6 +22,8 @@ struct Looked {
     /// `n` if its rows have no identity at all.
     identity: String,
     has_key: bool,
+    /// It has a column with the name of ids of rows.
+    has_row_id: bool,
     readable: bool,
     row_security: bool,
     /// Stored ones that the log leaves out.
@@ -36,6 +39,11 @@ struct Index {
 }
 
 impl Looked {
+    /// Whether its rows get ids of their own.
+    fn is_append_only(&self, rules: &Rules) -> bool {
+        !self.has_key && rules.appends(&self.namespace, &self.relation)
+    }
+
     /// As it stands in SQL.
     fn place(&self) -> String {
         format!("{}.{}", identifier(&self.namespace), identifier(&self.relation))
@@ -53,6 +61,8 @@ fn looked(sql: &mut Connection, rules: &Rules) -> Result<Vec<Looked>, WireError>
          'identity', c.relreplident, \
          'has_key', EXISTS (SELECT FROM pg_index x WHERE {UNIQUE} AND {NULLABLE} = 0 AND CASE c.relreplident \
            WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident WHEN 'f' THEN true ELSE false END), \
+         'has_row_id', EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = '{ROW_ID}' \
+           AND NOT a.attisdropped), \
          'readable', has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), \
          'row_security', row_security_active(c.oid), \
          'generated', (SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]') FROM pg_attribute a \
@@ -89,13 +99,14 @@ pub(super) fn look(
         return Ok(());
     }
     let publishes_generated = publishes_generated(sql, &options.publication)?;
+    let is_standby = slot::applied(sql)?.is_some();
     let user = identifier(&address.user);
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     let mut usable = 0;
     for table in &tables {
         let asked = options.rules.include.contains(&format!("{}.{}", table.namespace, table.relation));
         let name = options.rules.captured_name(&address.database, &table.namespace, &table.relation);
-        let problem = problem(table, options, &user).or_else(|| {
+        let problem = problem(table, options, &user, is_standby).or_else(|| {
             let other = names.insert(name.clone(), table.place())?;
             Some(Problem {
                 code: "table-refused",
@@ -108,7 +119,12 @@ pub(super) fn look(
             })
         });
         match problem {
-            None => usable += 1,
+            None => {
+                usable += 1;
+                if table.is_append_only(&options.rules) {
+                    findings.push(append_only(table));
+                }
+            }
             Some(Problem { code, message, remedy }) if asked => findings.push(missing(code, message, remedy)),
             Some(Problem { code, message, remedy }) => findings.push(warning(code, message, remedy)),
         }
@@ -128,7 +144,7 @@ struct Problem {
 }
 
 /// What keeps a table from being captured.
-fn problem(table: &Looked, options: &Options, user: &str) -> Option<Problem> {
+fn problem(table: &Looked, options: &Options, user: &str, is_standby: bool) -> Option<Problem> {
     let place = table.place();
     let problem = |code, message: String, remedy: Option<String>| Some(Problem { code, message, remedy });
     let captured = options.rules.captured_name("", &table.namespace, &table.relation);
@@ -136,19 +152,31 @@ fn problem(table: &Looked, options: &Options, user: &str) -> Option<Problem> {
         let message = format!("the table {place} is unlogged: the log does not tell its changes");
         return problem("unlogged", message, Some(format!("ALTER TABLE {place} SET LOGGED;")));
     }
-    if table.identity == "n" {
+    let is_append_only = table.is_append_only(&options.rules);
+    if table.identity == "n" && !is_append_only {
         let message = format!(
             "the table {place} has REPLICA IDENTITY NOTHING: PostgreSQL refuses its updates and deletes once it is \
              published"
         );
         return problem("replica-identity", message, Some(format!("ALTER TABLE {place} REPLICA IDENTITY DEFAULT;")));
     }
-    if !table.has_key {
+    if !table.has_key && !is_append_only {
         let message = format!(
             "no key tells the rows of the table {place} apart; PostgreSQL also refuses its updates and deletes once it \
-             is published. Give it a key, or exclude it"
+             is published. Give it a key, or exclude it; or, {}",
+            keyless::way_out(&table.namespace, &table.relation)
         );
         return problem("no-key", message, Some(key_for(table)));
+    }
+    let is_left_out = options.rules.treatment(&table.namespace, &table.relation, ROW_ID) == Treatment::LeaveOut;
+    if is_append_only && table.has_row_id && !is_left_out {
+        let message = format!("the table {place} can't be captured: {}", keyless::name_is_taken());
+        return problem("table-refused", message, Some(key_for(table)));
+    }
+    if is_append_only && is_standby && options.snapshot {
+        let message =
+            format!("the table {place} has no key, and is not read on a standby: let the url name the primary");
+        return problem("standby", message, None);
     }
     if let Err(error) = shape::check_captured_name(&captured, &table.namespace, &table.relation) {
         return problem("table-refused", error.message, None);
@@ -165,6 +193,29 @@ fn problem(table: &Looked, options: &Options, user: &str) -> Option<Problem> {
         return problem("row-security", message, Some(format!("ALTER ROLE {user} BYPASSRLS;")));
     }
     None
+}
+
+/// What is to be known of a table that is captured although it has no key.
+fn append_only(table: &Looked) -> Finding {
+    let place = table.place();
+    let (message, remedy) = match table.identity.as_str() {
+        "f" => (
+            format!(
+                "the table {place} has no key, and is captured as rows that are only ever inserted: an UPDATE or DELETE of \
+                 it stops it until it is read anew"
+            ),
+            None,
+        ),
+        _ => (
+            format!(
+                "the table {place} has no key, and is captured as rows that are only ever inserted: PostgreSQL refuses UPDATE \
+                 and DELETE of it, whoever sends them, while it is published. With REPLICA IDENTITY FULL they go through, \
+                 and stop it until it is read anew"
+            ),
+            Some(format!("ALTER TABLE {place} REPLICA IDENTITY FULL; -- if somebody updates or deletes its rows")),
+        ),
+    };
+    warning("append-only", message, remedy)
 }
 
 /// The least that gives the rows of a table a key.
