@@ -190,6 +190,7 @@ fn options(spec: &SourceSpec, folder: &Path, wanted: Wanted) -> Result<Options, 
                 orders,
                 server_id: spec.server_id,
                 heartbeat_ms: heartbeat.unwrap_or(defaults.heartbeat_ms),
+                spill_dir: folder.join("spill").join(spec.name.as_str()),
                 ..defaults
             }))
         }

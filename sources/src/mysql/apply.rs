@@ -325,6 +325,10 @@ impl Follower {
             self.doubt(name, &|| partial(name));
             return Ok(());
         };
+        if form.table.is_append_only() {
+            self.append(name, form, kind, first, (place, order), silent);
+            return Ok(());
+        }
         self.note(name, &old_key, order);
         if let Some(new_key) = new_key.as_ref().filter(|new_key| **new_key != old_key) {
             self.note(name, new_key, order);
@@ -433,7 +437,7 @@ pub(super) fn xa_committed() -> Reason {
     Reason::new("xa", "a prepared transaction that changed it was committed")
 }
 
-fn position(transaction: &str, place: u64, suffix: &str) -> String {
+pub(super) fn position(transaction: &str, place: u64, suffix: &str) -> String {
     let mut position = String::with_capacity(transaction.len() + suffix.len() + 8);
     position.push_str(transaction);
     position.push('/');

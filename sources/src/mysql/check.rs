@@ -8,7 +8,7 @@ use super::address::Address;
 use super::catalog::{self, Cascade, CatalogTable, Look, OWN_DATABASES, quoted};
 use super::checkpoint::Name;
 use super::connection::{self, Server, failed, open};
-use super::form::Form;
+use super::form::{Form, FormProblem};
 use super::reading;
 use crate::check::{Finding, Severity};
 use crate::feed::FeedError;
@@ -248,47 +248,58 @@ async fn tables(
     findings: &mut Vec<Finding>,
 ) -> Result<(), FeedError> {
     let rules = std::sync::Arc::new(options.rules.clone());
-    let mut count = 0;
+    let (mut seen, mut count) = (0, 0);
     for (namespace, relation) in catalog::tables(conn).await? {
         if OWN_DATABASES.contains(&namespace.as_str()) || !rules.captures(&namespace, &relation) {
             continue;
         }
         // Tables that the user may not read are not listed, but those of which it may do something else are.
+        // Of what only a pattern brings it is said; the others are captured all the same.
+        let asked = rules.include.contains(&format!("{namespace}.{relation}"));
+        let severity = if asked { Severity::Missing } else { Severity::Warning };
         let name = (namespace, relation);
         let table = match catalog::look(conn, server.mariadb, &name).await? {
             Look::Found(table) => table,
             Look::Gone => continue,
             Look::Denied(told) => {
-                findings.push(unread(server, &name, &told));
+                findings.push(unread(server, &name, &told, severity));
                 continue;
             }
             Look::Unreadable(told) => {
                 let message = reading::unreadable(&name, &told).message;
-                findings.push(Finding { severity: Severity::Missing, code: "unreadable", message, remedy: None });
+                findings.push(Finding { severity, code: "unreadable", message, remedy: None });
                 continue;
             }
         };
         let (namespace, relation) = (quoted(&name.0), quoted(&name.1));
         if let Err(error) = conn.query_drop(format!("SELECT 1 FROM {namespace}.{relation} LIMIT 0")).await {
-            findings.push(unread(server, &name, &error.to_string()));
+            findings.push(unread(server, &name, &error.to_string(), severity));
             continue;
         }
-        count += 1;
-        if let Err(problem) = Form::of_catalog(&name.0, &name.1, &table, &rules, server.connector()) {
+        seen += 1;
+        let form = Form::of_catalog(&name.0, &name.1, &table, &rules, server.connector());
+        // What is only told by the log needs no place for what is read.
+        if let Err(problem) = &form
+            && (options.snapshot || !matches!(problem, FormProblem::NoPlace(_)))
+        {
             let remedy = format!(
                 "ALTER TABLE {namespace}.{relation} ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY;"
             );
             findings.push(Finding {
-                severity: Severity::Missing,
+                severity,
                 code: problem.code(),
                 message: problem.to_string(),
                 remedy: table.key.is_empty().then_some(remedy),
             });
             continue;
         }
+        count += 1;
+        if table.key.is_empty() {
+            findings.push(append_only(&name));
+        }
         silent(&name, &table, findings);
     }
-    if count == 0 {
+    if seen == 0 {
         let account = &server.account;
         let patterns = options.rules.include.join(", ");
         findings.push(Finding {
@@ -298,7 +309,9 @@ async fn tables(
             remedy: Some(format!("-- if there should be some:\nGRANT SELECT ON *.* TO {account};")),
         });
     } else {
-        findings.push(good("tables", format!("{count} tables are captured")));
+        let message = format!("{count} of {seen} included tables can be captured");
+        let severity = if count > 0 { Severity::Good } else { Severity::Missing };
+        findings.push(Finding { severity, code: "tables", message, remedy: None });
     }
     Ok(())
 }
@@ -332,9 +345,23 @@ fn silent(name: &Name, table: &CatalogTable, findings: &mut Vec<Finding>) {
     }
 }
 
-fn unread(server: &Server, name: &Name, told: &str) -> Finding {
+/// What is to be known of a table that is captured although it has no key.
+fn append_only(name: &Name) -> Finding {
     Finding {
-        severity: Severity::Missing,
+        severity: Severity::Warning,
+        code: "append-only",
+        message: format!(
+            "{}.{} has no key, and is captured as rows that are only ever inserted: an UPDATE or DELETE of it stops it until \
+             it is read anew",
+            name.0, name.1
+        ),
+        remedy: None,
+    }
+}
+
+fn unread(server: &Server, name: &Name, told: &str, severity: Severity) -> Finding {
+    Finding {
+        severity,
         code: "privileges",
         message: format!("the user may not read {}.{}: {told}", name.0, name.1),
         remedy: Some(format!("GRANT SELECT ON {}.* TO {};", quoted(&name.0), server.account)),

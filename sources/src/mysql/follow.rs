@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::connection::{self, Server, failed, open, stop};
 use super::event::Event;
 use super::outlook::Outlook;
 use super::place::{LogPlace, Seen, file_number};
-use super::reading::{Chunk, Reader, Request, log_status};
+use super::reading::{Chunk, Found, Reader, Request, log_status};
 use super::stream::{From, LogStream, StreamError};
 use super::tables::{Active, Mapped, Tracked};
 use crate::change::{Checkpoint, Portion, Step};
@@ -46,6 +47,8 @@ pub(super) struct Follower {
     portions: mpsc::Sender<Result<Portion, FeedError>>,
     outlook: Arc<Mutex<Outlook>>,
     pub(super) requests: mpsc::Sender<Request>,
+    /// The reading that is wanted, for whoever reads.
+    pub(super) wanted: Arc<AtomicU64>,
     chunks: mpsc::Receiver<Result<Chunk, FeedError>>,
 
     /// Where the next transaction begins.
@@ -112,7 +115,7 @@ impl Follower {
         let mut catalog = open(&address).await?;
         let server = connection::server(&mut catalog).await?;
         require_rows(&mut catalog).await?;
-        let rules_id = hash(&format!("{rules:?}"));
+        let rules_id = hash(&of_all_tables(&rules));
         let (end, end_seen) = log_status(&mut catalog, &server).await?;
 
         let resume = match resume {
@@ -159,7 +162,14 @@ impl Follower {
         let stream = request(&address, &server, &options, &start).await?;
         let (requests, waiting) = mpsc::channel(1);
         let (answers, chunks) = mpsc::channel(1);
-        let reader = Reader { address: address.clone(), server: server.clone(), rules: Arc::clone(&rules) };
+        let wanted = Arc::new(AtomicU64::new(0));
+        let reader = Reader {
+            address: address.clone(),
+            server: server.clone(),
+            rules: Arc::clone(&rules),
+            wanted: Arc::clone(&wanted),
+            spill_dir: options.spill_dir.clone(),
+        };
         // Ends when the follower goes, with its requests.
         tokio::spawn(reader.run(waiting, answers));
         let mut looks = interval(Duration::from_millis(options.look_ms.max(10)));
@@ -174,6 +184,7 @@ impl Follower {
             portions,
             outlook,
             requests,
+            wanted,
             chunks,
             file: start.place.file.clone(),
             place: start.place,
@@ -268,6 +279,10 @@ impl Follower {
 
     fn chunk(&mut self, chunk: Option<Result<Chunk, FeedError>>) -> Result<(), FeedError> {
         let chunk = chunk.ok_or_else(|| away("the reader of tables has ended"))??;
+        if let Found::Snapshot = chunk.found {
+            self.snapshot_taken(chunk.generation, chunk.low);
+            return Ok(());
+        }
         self.asked -= 1;
         self.unread = true;
         self.accept(chunk);
@@ -501,6 +516,16 @@ fn server_id(options: &Options) -> u32 {
         // Large, away from the small numbers that people give.
         1_000_000_000 + u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]) % 3_000_000_000
     })
+}
+
+/// The rules that every table is captured by, as text. Which tables without a key are captured is seen by their forms.
+fn of_all_tables(rules: &Rules) -> String {
+    let Rules { include, exclude, exclude_columns, hash_columns, redact_columns, salt, name, append_only: _ } = rules;
+    // As stored checkpoints have it.
+    format!(
+        "Rules {{ include: {include:?}, exclude: {exclude:?}, exclude_columns: {exclude_columns:?}, hash_columns: \
+         {hash_columns:?}, redact_columns: {redact_columns:?}, salt: {salt:?}, name: {name:?} }}"
+    )
 }
 
 fn hash(text: &str) -> String {

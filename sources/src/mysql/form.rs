@@ -17,6 +17,7 @@ use super::codec::Codec;
 use super::table_map::{MapColumn, TableMap, code};
 use crate::change::{Column, Kind, Table};
 use crate::json;
+use crate::keyless;
 use crate::rules::{REDACTED, Rules, Treatment};
 
 /// A table's form.
@@ -24,7 +25,7 @@ use crate::rules::{REDACTED, Rules, Treatment};
 pub(super) struct Form {
     pub(super) table: Arc<Table>,
     pub(super) columns: Vec<FormColumn>,
-    /// Places of the key's columns, in key order.
+    /// Places of the key's columns, in key order; none if rows get ids of their own.
     pub(super) key: Vec<usize>,
     /// A hash of everything that decides what images look like.
     pub(super) id: String,
@@ -59,9 +60,16 @@ pub(super) enum FormProblem {
     Nameless(String),
     #[error(
         "{0} has no primary key and no unique key without nulls, so that its rows can't be told apart; add one (ALTER \
-         TABLE … ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY), or exclude the table"
+         TABLE … ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY), or exclude the table; or, {1}"
     )]
-    Keyless(String),
+    Keyless(String, String),
+    #[error("{0} can't be captured: {name}", name = keyless::name_is_taken())]
+    RowIdTaken(String),
+    #[error(
+        "{0} has no key, and the server does not tell which place in its log a reading of it stands for, which it does for \
+         InnoDB tables of MariaDB; give it a key or another engine, or exclude the table"
+    )]
+    NoPlace(String),
     #[error("the key of {0} contains the column {1}, which the rules leave out or redact; hash it or keep it")]
     HiddenKey(String, String),
     #[error("the column {1} of {0} has the character set {2}, which is not supported; exclude the column")]
@@ -75,8 +83,12 @@ impl FormProblem {
     pub(super) fn code(&self) -> &'static str {
         match self {
             FormProblem::Nameless(_) => "row-metadata",
-            FormProblem::Keyless(_) => "no-key",
-            FormProblem::HiddenKey(..) | FormProblem::Charset(..) | FormProblem::Type(..) => "table-refused",
+            FormProblem::Keyless(..) => "no-key",
+            FormProblem::HiddenKey(..)
+            | FormProblem::RowIdTaken(_)
+            | FormProblem::NoPlace(_)
+            | FormProblem::Charset(..)
+            | FormProblem::Type(..) => "table-refused",
         }
     }
 }
@@ -200,6 +212,9 @@ impl Form {
         let place = |name: &String| columns.iter().position(|column| column.name == *name);
         let key = catalog.key.iter().map(place).collect::<Option<Vec<_>>>().unwrap_or_default();
         let mut form = Form::new(namespace, relation, columns, key, rules, connector)?;
+        if form.table.is_append_only() && !(connector == "mariadb" && catalog.transactional) {
+            return Err(FormProblem::NoPlace(full));
+        }
         form.cascades.clone_from(&catalog.cascades);
         Ok(form)
     }
@@ -213,10 +228,14 @@ impl Form {
         connector: &'static str,
     ) -> Result<Form, FormProblem> {
         let full = || format!("{namespace}.{relation}");
-        if key.is_empty() {
-            return Err(FormProblem::Keyless(full()));
+        let is_append_only = key.is_empty();
+        if is_append_only && !rules.appends(namespace, relation) {
+            return Err(FormProblem::Keyless(full(), keyless::way_out(namespace, relation)));
         }
-        let mut described = Vec::with_capacity(columns.len());
+        let mut described = Vec::with_capacity(columns.len() + 1);
+        if is_append_only {
+            described.push(keyless::column());
+        }
         let mut formed = Vec::with_capacity(columns.len());
         let mut hash = Sha256::new();
         for (at, column) in columns.into_iter().enumerate() {
@@ -232,12 +251,18 @@ impl Form {
                 hash.update(if generation.is_empty() { "\n".to_owned() } else { format!("\0{generation}\n") });
             }
             if treatment != Treatment::LeaveOut {
+                if is_append_only && name == keyless::ROW_ID {
+                    return Err(FormProblem::RowIdTaken(full()));
+                }
                 described.push(Column { name: name.clone(), kind, nullable, native_type });
             }
             let mut label = String::with_capacity(name.len() + 3);
             json::push_string(&mut label, &name);
             label.push(':');
             formed.push(FormColumn { name, codec, treatment, key: in_key, label });
+        }
+        if is_append_only {
+            hash.update(keyless::ROW_ID);
         }
         let id = hash.finalize()[..8].iter().fold(String::new(), |mut id, byte| {
             let _ = write!(id, "{byte:02x}");
@@ -250,7 +275,10 @@ impl Form {
             namespace: namespace.to_owned(),
             relation: relation.to_owned(),
             columns: described,
-            key: key.iter().map(|&place| formed[place].name.clone()).collect(),
+            key: match is_append_only {
+                true => vec![keyless::ROW_ID.to_owned()],
+                false => key.iter().map(|&place| formed[place].name.clone()).collect(),
+            },
         });
         let (layout, cascades) = (Vec::new(), Vec::new());
         Ok(Form { table, columns: formed, key, id, end: None, layout, cascades, rules: Arc::clone(rules) })

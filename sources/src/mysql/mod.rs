@@ -42,7 +42,8 @@
 //! hides (theirs, and hashes of long unique values) are not. Tables whose versions are told by transactions are logged as
 //! statements whatever `binlog_format` is, and are read anew after each.
 //!
-//! A table that can't be followed stops alone: without a key (`no-key`), with a type, character set or key that is not
+//! A table that can't be followed stops alone: without a key (`no-key`, unless its rows are to be captured under ids of
+//! their own: `keyless.rs`), with a type, character set or key that is not
 //! supported (`table-refused`), that may not be read (`privileges`), that the server can't open (`unreadable`); these are
 //! taken up again by themselves. One that a statement in the log changed (`row-format`) or that holds what can't be
 //! decoded (`undecodable`) is taken up when somebody orders it, or when it is emptied.
@@ -69,6 +70,7 @@ mod follow;
 mod form;
 mod json_binary;
 mod json_diff;
+mod keyless;
 mod mapping;
 mod outlook;
 mod place;
@@ -83,6 +85,7 @@ mod wire;
 mod words;
 mod writes;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -130,6 +133,9 @@ pub struct Options {
     /// How often the end of the log is looked at, for [`Progress`], in ms; new tables are looked for six times less
     /// often. Default: 5,000.
     pub look_ms: u64,
+    /// Where rows of tables without a key are kept while they are read, if they are more than memory allows. Made if it is
+    /// missing. Default: the system's folder for temporary files.
+    pub spill_dir: PathBuf,
 }
 
 impl Default for Options {
@@ -146,6 +152,7 @@ impl Default for Options {
             chunk_rows: 20_000,
             chunk_bytes: 4 << 20,
             look_ms: 5_000,
+            spill_dir: std::env::temp_dir(),
         }
     }
 }

@@ -11,7 +11,9 @@
 //!
 //! A chunk is asked for with the place that the log has been followed to, and never answered with an older one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -24,6 +26,7 @@ use super::catalog::{self, Look, quoted};
 use super::checkpoint::Name;
 use super::connection::{Server, failed, open, stop};
 use super::form::Form;
+use super::keyless::{Rest, Taken};
 use super::place::{LogPlace, Seen};
 use super::row;
 use crate::feed::{FeedError, Reason, Remedy};
@@ -53,6 +56,8 @@ pub(super) struct Request {
 /// What was found of a table.
 #[derive(Debug)]
 pub(super) enum Found {
+    /// A table without a key is read in the snapshot of this place. Its rows follow, as the answer to the same request.
+    Snapshot,
     /// Rows of this form.
     Rows(Arc<Form>),
     /// The table is not there.
@@ -84,6 +89,10 @@ pub(super) struct Reader {
     pub(super) address: Address,
     pub(super) server: Server,
     pub(super) rules: Arc<Rules>,
+    /// The reading that is wanted.
+    pub(super) wanted: Arc<AtomicU64>,
+    /// Where rows go that are more than memory allows.
+    pub(super) spill_dir: PathBuf,
 }
 
 impl Reader {
@@ -94,23 +103,39 @@ impl Reader {
         answers: mpsc::Sender<Result<Chunk, FeedError>>,
     ) {
         let mut conn = None;
+        let mut rest: Option<Rest> = None;
         while let Some(request) = requests.recv().await {
-            let answer = self.answer(&mut conn, request).await;
+            rest = rest.take().filter(|rest| rest.is_of(&request));
+            let answer = match &mut rest {
+                Some(rest) => rest.piece(&request),
+                None => self.answer(&mut conn, &request, &mut rest, &answers).await,
+            };
             if answers.send(answer).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn answer(&self, slot: &mut Option<Conn>, request: Request) -> Result<Chunk, FeedError> {
-        let conn = match slot {
-            Some(conn) => conn,
-            None => slot.insert(open(&self.address).await?),
-        };
+    async fn answer(
+        &self,
+        slot: &mut Option<Conn>,
+        request: &Request,
+        rest: &mut Option<Rest>,
+        answers: &mpsc::Sender<Result<Chunk, FeedError>>,
+    ) -> Result<Chunk, FeedError> {
         for _ in 0..ATTEMPTS {
-            match self.attempt(conn, &request).await? {
-                Some(chunk) => return Ok(chunk),
-                None => sleep(PAUSE).await,
+            let conn = match slot {
+                Some(conn) => conn,
+                None => slot.insert(open(&self.address).await?),
+            };
+            match self.attempt(conn, request, answers).await? {
+                Answer::Chunk(chunk) => return Ok(*chunk),
+                Answer::Whole(rows) => return rest.insert(rows).piece(request),
+                Answer::CalledOff => {
+                    *slot = None;
+                    return Ok(Chunk::empty(request));
+                }
+                Answer::Again => sleep(PAUSE).await,
             }
         }
         let (namespace, relation) = &request.name;
@@ -121,35 +146,28 @@ impl Reader {
         Err(FeedError { remedy: Remedy::Retry, code: "reading", message, source: None })
     }
 
-    /// None if it has to be tried again.
-    async fn attempt(&self, conn: &mut Conn, request: &Request) -> Result<Option<Chunk>, FeedError> {
+    async fn attempt(
+        &self,
+        conn: &mut Conn,
+        request: &Request,
+        answers: &mpsc::Sender<Result<Chunk, FeedError>>,
+    ) -> Result<Answer, FeedError> {
         let (namespace, relation) = &request.name;
         let doing = |error| failed(&format!("reading rows of {namespace}.{relation}"), error);
-        let mut chunk = Chunk {
-            name: request.name.clone(),
-            generation: request.generation,
-            found: Found::Nothing,
-            since: request.since,
-            low: (0, 0),
-            high: (0, 0),
-            rows: Vec::new(),
-            last: None,
-            end: true,
-            bytes: 0,
-        };
+        let mut chunk = Chunk::empty(request);
         let table = match catalog::look(conn, self.server.mariadb, &request.name).await? {
             Look::Found(table) => table,
             Look::Gone => {
                 chunk.low = end_of_log(conn, &self.server).await?.order();
                 chunk.high = chunk.low;
-                return Ok(Some(chunk));
+                return Ok(chunk.into());
             }
-            Look::Denied(told) => return Ok(Some(chunk.trouble(denied(&self.server, &request.name, &told)))),
-            Look::Unreadable(told) => return Ok(Some(chunk.trouble(unreadable(&request.name, &told)))),
+            Look::Denied(told) => return Ok(chunk.trouble(denied(&self.server, &request.name, &told))),
+            Look::Unreadable(told) => return Ok(chunk.trouble(unreadable(&request.name, &told))),
         };
         let form = match Form::of_catalog(namespace, relation, &table, &self.rules, self.server.connector()) {
             Ok(form) => Arc::new(form),
-            Err(problem) => return Ok(Some(chunk.trouble(Reason::new(problem.code(), problem.to_string())))),
+            Err(problem) => return Ok(chunk.trouble(Reason::new(problem.code(), problem.to_string()))),
         };
 
         if self.server.mariadb {
@@ -162,13 +180,13 @@ impl Reader {
             chunk.low = LogPlace { file, offset }.order();
             if chunk.low < request.since {
                 conn.query_drop("ROLLBACK").await.map_err(doing)?;
-                return Ok(None);
+                return Ok(Answer::Again);
             }
         } else if self.server.gtid {
             let executed: Option<String> = conn.query_first("SELECT @@GLOBAL.gtid_executed").await.map_err(doing)?;
             let executed = Seen::parse_mysql(&executed.unwrap_or_default());
             if !executed.is_some_and(|executed| request.since_seen.within(&executed)) {
-                return Ok(None);
+                return Ok(Answer::Again);
             }
             chunk.low = request.since;
             conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.map_err(doing)?;
@@ -177,6 +195,19 @@ impl Reader {
             conn.query_drop("START TRANSACTION").await.map_err(doing)?;
         }
 
+        if form.table.is_append_only() {
+            let taken = self.whole(conn, &form, &table, request, chunk.low, answers).await;
+            if !matches!(taken, Ok(Taken::CalledOff)) {
+                conn.query_drop("COMMIT").await.map_err(doing)?;
+            }
+            return match taken {
+                Ok(Taken::All(rows)) => Ok(Answer::Whole(rows)),
+                Ok(Taken::Not) => Ok(Answer::Again),
+                Ok(Taken::CalledOff) => Ok(Answer::CalledOff),
+                // What was told of the snapshot may be over: from the beginning.
+                Err(trouble) => Ok(self.explained(chunk, request, trouble)?.unwrap_or(Answer::CalledOff)),
+            };
+        }
         let locking = !self.server.mariadb && !self.server.gtid;
         let outcome = rows(conn, &form, request, locking, &mut chunk).await;
         // The table can't be changed before the transaction ends, so this is the form that the rows have.
@@ -187,43 +218,85 @@ impl Reader {
         conn.query_drop("COMMIT").await.map_err(doing)?;
         match outcome {
             Ok(()) if same => {}
-            Ok(()) => return Ok(None),
-            // The table was changed or removed between its form and its rows.
-            Err(Trouble::Server(mysql_async::Error::Server(problem)))
-                if matches!(problem.code, 1054 | 1146 | 1412 | 1205 | 1213) =>
-            {
-                return Ok(None);
-            }
-            Err(Trouble::Server(error)) => match catalog::trouble(&error) {
-                Some(Look::Denied(told)) => return Ok(Some(chunk.trouble(denied(&self.server, &request.name, &told)))),
-                Some(Look::Unreadable(told)) => return Ok(Some(chunk.trouble(unreadable(&request.name, &told)))),
-                _ => return Err(doing(error)),
-            },
-            Err(Trouble::Value(problem)) => {
-                let message = format!(
-                    "a row of {namespace}.{relation} can't be read: {problem}; mend it or exclude its column, then have \
-                     the table read anew"
-                );
-                return Ok(Some(chunk.trouble(Reason::new("undecodable", message))));
-            }
-            Err(Trouble::Key(column)) => {
-                let message = format!(
-                    "{namespace}.{relation} has the column {column} in its key, whose type can't be read in order; \
-                     exclude the table"
-                );
-                return Ok(Some(chunk.trouble(Reason::new("table-refused", message))));
-            }
+            Ok(()) => return Ok(Answer::Again),
+            Err(trouble) => return Ok(self.explained(chunk, request, trouble)?.unwrap_or(Answer::Again)),
         }
         let exact = self.server.mariadb && table.transactional;
         chunk.high = if exact { chunk.low } else { end_of_log(conn, &self.server).await?.order() };
         chunk.found = Found::Rows(form);
-        Ok(Some(chunk))
+        Ok(chunk.into())
+    }
+
+    /// What is answered where rows could not be read; None if the table was changed or removed between its form and its
+    /// rows.
+    fn explained(&self, chunk: Chunk, request: &Request, trouble: Trouble) -> Result<Option<Answer>, FeedError> {
+        let (namespace, relation) = &request.name;
+        let reason = match trouble {
+            Trouble::Server(mysql_async::Error::Server(problem))
+                if matches!(problem.code, 1054 | 1146 | 1412 | 1205 | 1213) =>
+            {
+                return Ok(None);
+            }
+            Trouble::Server(error) => match catalog::trouble(&error) {
+                Some(Look::Denied(told)) => denied(&self.server, &request.name, &told),
+                Some(Look::Unreadable(told)) => unreadable(&request.name, &told),
+                _ => return Err(failed(&format!("reading rows of {namespace}.{relation}"), error)),
+            },
+            Trouble::Feed(error) => return Err(error),
+            Trouble::Value(problem) => {
+                let message = format!(
+                    "a row of {namespace}.{relation} can't be read: {problem}; mend it or exclude its column, then have \
+                     the table read anew"
+                );
+                Reason::new("undecodable", message)
+            }
+            Trouble::Key(column) => {
+                let message = format!(
+                    "{namespace}.{relation} has the column {column} in its key, whose type can't be read in order; \
+                     exclude the table"
+                );
+                Reason::new("table-refused", message)
+            }
+        };
+        Ok(Some(chunk.trouble(reason)))
+    }
+}
+
+/// What came of a try to read.
+enum Answer {
+    Chunk(Box<Chunk>),
+    /// All of a table without a key.
+    Whole(Rest),
+    /// Nobody wants it any more, and the connection may be in the middle of an answer.
+    CalledOff,
+    Again,
+}
+
+impl From<Chunk> for Answer {
+    fn from(chunk: Chunk) -> Answer {
+        Answer::Chunk(Box::new(chunk))
     }
 }
 
 impl Chunk {
-    fn trouble(self, reason: Reason) -> Chunk {
-        Chunk { found: Found::Trouble(reason), rows: Vec::new(), high: (0, 0), ..self }
+    /// An answer to a request that says nothing yet.
+    pub(super) fn empty(request: &Request) -> Chunk {
+        Chunk {
+            name: request.name.clone(),
+            generation: request.generation,
+            found: Found::Nothing,
+            since: request.since,
+            low: (0, 0),
+            high: (0, 0),
+            rows: Vec::new(),
+            last: None,
+            end: true,
+            bytes: 0,
+        }
+    }
+
+    fn trouble(self, reason: Reason) -> Answer {
+        Chunk { found: Found::Trouble(reason), rows: Vec::new(), high: (0, 0), ..self }.into()
     }
 }
 
@@ -247,7 +320,8 @@ pub(super) fn unreadable(name: &Name, told: &str) -> Reason {
 }
 
 /// Why a chunk's rows could not be read.
-enum Trouble {
+pub(super) enum Trouble {
+    Feed(FeedError),
     Server(mysql_async::Error),
     Value(super::bytes::Malformed),
     Key(String),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -9,10 +10,12 @@ use super::catalog::{self, Cascade};
 use super::checkpoint::{Name, Reading, TableLine};
 use super::follow::{Follower, away};
 use super::form::Form;
+use super::keyless::Appending;
 use super::reading::{Chunk, Found, Order, Request};
 use super::table_map::MapColumn;
 use crate::change::{Action, Change, Step, Table};
 use crate::feed::{FeedError, Hold, Reason};
+use crate::keyless::identify;
 use crate::rules::Treatment;
 
 /// How many keys may change while a chunk waits for the log, before it is thrown away and read again.
@@ -108,6 +111,8 @@ pub(super) struct Active {
     /// The key's text may not leave the feed, so neither does a place in the middle of the table.
     hidden: bool,
     began: Instant,
+    /// What the reading of a table without a key needs.
+    pub(super) appending: Option<Appending>,
 }
 
 impl Follower {
@@ -116,6 +121,7 @@ impl Follower {
         if self.active.as_ref().is_some_and(|active| active.name == *name) {
             self.active = None;
             self.unread = true;
+            self.wanted.store(0, Ordering::Relaxed);
         }
     }
 
@@ -139,6 +145,9 @@ impl Follower {
     /// Goes on reading tables, as far as that does not have to wait. Only between transactions. Answers whether there
     /// is more to do at once.
     pub(super) async fn reading(&mut self) -> Result<bool, FeedError> {
+        if self.begin_appending() {
+            return Ok(true);
+        }
         let Some(active) = &mut self.active else { return self.begin_reading().await };
         if active.changed.len() > CHANGED_MAX {
             let name = active.name.clone();
@@ -192,7 +201,7 @@ impl Follower {
         table.rows_estimated = estimate;
         let mut after = None;
         match &table.line.reading {
-            Reading::After(key) if table.line.form == form.id => {
+            Reading::After(key) if table.line.form == form.id && !form.table.is_append_only() => {
                 let literal = |(&place, text): (&usize, &String)| form.columns[place].codec.literal(text);
                 after = form.key.iter().zip(key).map(literal).collect::<Option<Vec<String>>>();
                 after = after.filter(|after| !after.is_empty());
@@ -205,7 +214,10 @@ impl Follower {
                 table.rows_read = 0;
                 table.described = Some((form.id.clone(), Arc::clone(&form.table)));
                 self.steps.push(Step::Describe(Arc::clone(&form.table)));
-                self.steps.push(Step::ReadBegan(Arc::clone(&form.table)));
+                // Without a key it begins where its snapshot is.
+                if !form.table.is_append_only() {
+                    self.steps.push(Step::ReadBegan(Arc::clone(&form.table)));
+                }
             }
         }
         self.generation += 1;
@@ -214,7 +226,10 @@ impl Follower {
         let changed = HashMap::new();
         let began = Instant::now();
         self.show(&name);
-        self.active = Some(Active { name, generation, changed, chunk: None, asked: None, limit, hidden, began });
+        let appending = form.table.is_append_only().then(Appending::default);
+        self.wanted.store(generation, Ordering::Relaxed);
+        self.active =
+            Some(Active { name, generation, changed, chunk: None, asked: None, limit, hidden, began, appending });
         self.moved();
         self.ask(after).await?;
         Ok(true)
@@ -247,7 +262,7 @@ impl Follower {
         let form = match chunk.found {
             Found::Rows(form) if self.tables.get(&name).is_some_and(|table| table.line.form == form.id) => form,
             // Changed, or gone: from the beginning, with the form that it has now.
-            Found::Rows(_) | Found::Nothing => {
+            Found::Rows(_) | Found::Nothing | Found::Snapshot => {
                 self.stop_reading(&name);
                 if let Some(table) = self.tables.get_mut(&name) {
                     table.line.reading = Reading::Waiting;
@@ -271,13 +286,20 @@ impl Follower {
         let (since, low) = (chunk.since, chunk.low);
         let hidden = self.active.as_ref().is_some_and(|active| active.hidden);
         let count = chunk.rows.len();
-        for (at, (image, key)) in chunk.rows.into_iter().enumerate() {
+        for (at, (mut image, mut key)) in chunk.rows.into_iter().enumerate() {
+            let appending = self.active.as_mut().and_then(|active| active.appending.as_mut());
+            let is_append_only = appending.is_some();
+            if let Some(appending) = appending {
+                let id = appending.next_id();
+                identify(&mut image, &id);
+                key = vec![id];
+            }
             let changed = self.active.as_ref().and_then(|active| active.changed.get(&key));
             let news = changed.is_none_or(|&at| at <= since || at <= low);
             let Some(table) = self.tables.get_mut(&name) else { return Ok(true) };
             // Where a portion may end.
             let full = self.step_bytes + image.len() + 64 >= self.options.portion_bytes;
-            if !hidden && (full || at + 1 == count) {
+            if !hidden && !is_append_only && (full || at + 1 == count) {
                 table.line.reading = Reading::After(key.clone());
             }
             table.rows_read += 1;

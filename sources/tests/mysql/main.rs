@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod definitions;
+mod keyless;
 mod model;
 mod reading;
 mod silent;

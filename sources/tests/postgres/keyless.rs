@@ -84,6 +84,77 @@ fn every_row_comes_once_however_often_the_feed_is_left_while_rows_are_inserted()
 }
 
 #[test]
+fn a_row_that_is_committed_while_the_snapshot_is_taken_comes_once() {
+    let server = Postgres::start();
+    server.psql("postgres", "CREATE TABLE audit (n bigserial, what text); INSERT INTO audit (what) VALUES ('old')");
+    wait(async {
+        for round in 0..4 {
+            // As many as the machine does: some commit between the snapshot and its place in the log.
+            let writers = Writers::start(&server, "INSERT INTO audit (what) VALUES ('new');\n", 6, 20_000);
+            let mut model = Model::default();
+            let slot = format!("round_{round}");
+            let mut feed = open(&Options { slot, ..appending(&server) }, &model).await.unwrap();
+            until(&mut feed, &mut model, |model| model.tables.get("public.audit").is_some_and(|t| t.read_done)).await;
+            drop(writers);
+            until_now(&mut feed, &mut model, &server, "postgres").await;
+            assert!(model.equals(&server, "postgres", "public.audit"), "in round {round}");
+        }
+    });
+}
+
+#[test]
+fn what_is_told_before_the_snapshot_is_taken_is_only_read() {
+    let server = Postgres::start();
+    server.psql("postgres", "CREATE TABLE audit (n int); CREATE TABLE other (id int PRIMARY KEY)");
+    let options = appending(&server);
+    wait(async {
+        // The publication and the slot are there, so that nothing but the reading waits for who writes.
+        let mut model = Model::default();
+        let mut feed = open(&options, &model).await.unwrap();
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        let mut open_one = std::process::Command::new(server.bin("psql"))
+            .args(["--quiet", "--host"])
+            .arg(server.folder())
+            .args(["--port", &server.port().to_string(), "--username", Postgres::USER, "--dbname", "postgres"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = open_one.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, b"BEGIN; INSERT INTO audit VALUES (1);\n").unwrap();
+        until_count(&server, "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'", "1");
+        drop(feed);
+        // Its readings wait for that transaction, and others come meanwhile.
+        let mut reread = options.clone();
+        reread.orders.reread.insert("public.audit".into(), Reason::new("requested", "somebody asked"));
+        let mut feed = open(&reread, &model).await.unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let has_begun = |feed: &cdc_sources::postgres::Feed| {
+            feed.progress().tables.iter().any(|t| t.table == "public.audit" && t.rows_estimated.is_some())
+        };
+        while !has_begun(&feed) {
+            assert!(Instant::now() < deadline, "its reading did not begin");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        server.psql("postgres", "INSERT INTO audit VALUES (2), (2); INSERT INTO other VALUES (1)");
+        until(&mut feed, &mut model, |model| model.rows("public.other").len() == 1).await;
+        assert_eq!(state(&feed, "public.audit").unwrap().0, TableState::Rereading);
+        std::io::Write::write_all(&mut input, b"COMMIT;\n").unwrap();
+        drop(input);
+        open_one.wait().unwrap();
+        equal(&mut feed, &mut model, &server, &["public.audit"], "the commit").await;
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        assert_eq!(model.rows("public.audit").len(), 3);
+    });
+}
+
+fn until_count(server: &Postgres, sql: &str, expected: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while server.psql("postgres", sql) != expected {
+        assert!(Instant::now() < deadline, "{sql}");
+    }
+}
+
+#[test]
 fn a_row_that_is_changed_or_deleted_stops_its_table_until_it_is_read_anew() {
     for server in servers() {
         server.psql(
