@@ -24,6 +24,7 @@ mod failure;
 mod farewell;
 mod feeds;
 mod kept;
+mod matching;
 mod orders;
 mod reading;
 mod repair;

@@ -10,9 +10,11 @@ use std::hash::{BuildHasherDefault, Hasher};
 use cdc_sources::{Action, Change};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::matching::Contents;
+
 /// Hashes are spread already.
 #[derive(Default)]
-struct Spread(u64);
+pub(super) struct Spread(u64);
 
 impl Hasher for Spread {
     fn finish(&self) -> u64 {
@@ -38,7 +40,11 @@ pub(super) struct Readings {
 
 /// The keys of one table.
 #[derive(Default)]
-pub(super) struct Keys(HashSet<u128, BuildHasherDefault<Spread>>);
+pub(super) struct Keys {
+    seen: HashSet<u128, BuildHasherDefault<Spread>>,
+    /// What its rows of before hold, if they have no key.
+    before: Option<Contents>,
+}
 
 impl Readings {
     /// From here on the table's keys are remembered, and none is known yet.
@@ -46,19 +52,32 @@ impl Readings {
         self.tables.insert(table.to_owned(), Keys::default());
     }
 
-    /// Takes in a change of any table.
-    pub(super) fn see(&mut self, change: &Change) {
+    /// The same of a table without a key, whose rows of before hold this.
+    pub(super) fn begin_without_key(&mut self, table: &str, before: Contents) {
+        self.tables.insert(table.to_owned(), Keys { before: Some(before), ..Keys::default() });
+    }
+
+    /// Takes in a change of any table. Answers whether it is a row without a key that is here already, under an id that
+    /// stays.
+    pub(super) fn see(&mut self, change: &Change) -> bool {
         // Mostly no table is being read anew.
         if self.tables.is_empty() {
-            return;
+            return false;
         }
-        let Some(keys) = self.tables.get_mut(&change.table.name) else { return };
+        let Some(keys) = self.tables.get_mut(&change.table.name) else { return false };
+        if change.action == Action::Read && keys.before.as_mut().is_some_and(|before| before.has(change)) {
+            return true;
+        }
         let hash = || xxh3_128(canonical(&change.key).as_bytes());
         match change.action {
-            Action::Replace | Action::Read => drop(keys.0.insert(hash())),
-            Action::Remove => drop(keys.0.remove(&hash())),
-            Action::Truncate => keys.0.clear(),
+            Action::Replace | Action::Read => drop(keys.seen.insert(hash())),
+            Action::Remove => drop(keys.seen.remove(&hash())),
+            Action::Truncate => {
+                keys.seen.clear();
+                keys.before.iter_mut().for_each(Contents::clear);
+            }
         }
+        false
     }
 
     /// The table has been read: its keys, if they were remembered.
@@ -77,9 +96,12 @@ impl Readings {
 }
 
 impl Keys {
-    /// Whether a row with this key, as the store has it, was seen.
-    pub(super) fn contains(&self, canonical: &[u8]) -> bool {
-        self.0.contains(&xxh3_128(canonical))
+    /// At the end, whether a row, as the store has it, is not there any more.
+    pub(super) fn lack(&mut self, canonical: &[u8], image: &[u8]) -> bool {
+        if self.seen.contains(&xxh3_128(canonical)) {
+            return false;
+        }
+        self.before.as_mut().is_none_or(|before| before.lacks(canonical, image))
     }
 }
 
@@ -117,8 +139,8 @@ mod tests {
             readings.see(&change(action, key));
         }
         readings.see(&scripted::change(&scripted::table("other"), Action::Read, "9"));
-        let keys = readings.end("t").unwrap_or_default();
-        let seen: Vec<_> = (0..10).filter(|key: &u32| keys.contains(key.to_string().as_bytes())).collect();
+        let mut keys = readings.end("t").unwrap_or_default();
+        let seen: Vec<_> = (0..10).filter(|key: &u32| !keys.lack(key.to_string().as_bytes(), b"")).collect();
         assert_eq!(seen, [1, 2, 4]);
         assert!(readings.is_empty() && readings.end("t").is_none());
     }
@@ -130,7 +152,7 @@ mod tests {
         readings.begin("t");
         readings.see(&scripted::change(&table, Action::Read, "1"));
         readings.see(&scripted::change(&table, Action::Truncate, ""));
-        assert!(readings.end("t").is_some_and(|keys| !keys.contains(b"1")));
+        assert!(readings.end("t").is_some_and(|mut keys| keys.lack(b"1", b"")));
     }
 
     #[test]

@@ -33,22 +33,22 @@ pub(super) async fn sweep(
     runner: &Runner,
     in_flight: &mut InFlight,
     table: &Arc<Table>,
-    keys: Keys,
+    mut keys: Keys,
 ) -> Result<u64, Failure> {
     let view = runner.store.view()?;
     let checkpoint = Checkpoint(view.position(runner.source.name()).unwrap_or_default());
-    let keys = Arc::new(keys);
     let mut after: Option<String> = None;
     let mut removed = 0;
     loop {
-        let (view, keys, name, from) = (view.clone(), keys.clone(), table.name.clone(), after.take());
+        let (view, name, from) = (view.clone(), table.name.clone(), after.take());
         let page = stored::blocking(move || {
             let rows = stored::page(&*view, &name, from.as_deref())?;
             let last = rows.last().map(|row| String::from_utf8_lossy(&row.key).into_owned());
-            let unseen = rows.into_iter().filter(|row| !keys.contains(&row.key)).map(|row| row.key);
-            Ok((last, unseen.collect::<Vec<_>>()))
+            let unseen = rows.into_iter().filter(|row| keys.lack(&row.key, &row.image)).map(|row| row.key);
+            Ok((last, unseen.collect::<Vec<_>>(), keys))
         });
-        let (last, unseen) = page.await?;
+        let (last, unseen, same) = page.await?;
+        keys = same;
         let Some(last) = last else { return Ok(removed) };
         after = Some(last);
         if unseen.is_empty() {

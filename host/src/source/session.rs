@@ -15,6 +15,7 @@ use super::door::{IN_FLIGHT_MAX, InFlight, Settled};
 use super::failure::Failure;
 use super::feeds::{self, AnyFeed, Wanted};
 use super::kept::{Kept, Why};
+use super::matching::{Contents, changes_of};
 use super::reading::Readings;
 use super::repair::{Repair, sweep};
 use super::rewriting::rewrite;
@@ -172,17 +173,23 @@ impl<'a> Session<'a> {
     }
 
     /// Hands a portion on. One in which a table's reading begins or ends is waited for.
-    async fn take(&mut self, portion: Portion, backoff: &mut Backoff) -> Result<(), Failure> {
+    async fn take(&mut self, mut portion: Portion, backoff: &mut Backoff) -> Result<(), Failure> {
         self.meet(&portion).await?;
         let mut over: Vec<Over> = Vec::new();
+        // Rows that are here already under other names.
+        let mut here: Vec<usize> = Vec::new();
         for at in 0..portion.steps.len() {
             match &portion.steps[at] {
                 Step::Describe(_) => {}
-                Step::Change(change) => self.readings.see(change),
+                Step::Change(change) => {
+                    if self.readings.see(change) {
+                        here.push(at);
+                    }
+                }
                 Step::ReadBegan(table) => {
                     // A table that is gone, and is there again under its name, keeps what is noted of it.
                     over.retain(|over| !matches!(over, Over::Gone(gone) if gone.name == table.name));
-                    self.reading_begins(table, &portion.steps[..at], backoff).await?;
+                    self.reading_begins(table, &portion.steps[..at], &here, backoff).await?;
                 }
                 Step::ReadDone(table) => over.push(Over::Done(table.clone())),
                 Step::Rewrite(rule) => self.rewrite(rule, backoff).await?,
@@ -193,6 +200,10 @@ impl<'a> Session<'a> {
                     over.push(Over::Gone(table.clone()));
                 }
             }
+        }
+        if !here.is_empty() {
+            let mut places = 0..;
+            portion.steps.retain(|_| places.next().is_none_or(|at| here.binary_search(&at).is_err()));
         }
         self.has_begun = true;
         self.count_transactions(&portion);
@@ -228,9 +239,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    async fn reading_begins(&mut self, table: &Table, before: &[Step], backoff: &mut Backoff) -> Result<(), Failure> {
+    async fn reading_begins(
+        &mut self,
+        table: &Table,
+        before: &[Step],
+        here: &[usize],
+        backoff: &mut Backoff,
+    ) -> Result<(), Failure> {
         let is_first = self.begun.insert(table.name.clone());
-        if is_first && self.repair.is_none() {
+        // Without a key each reading names all rows anew.
+        if is_first && self.repair.is_none() && !table.is_append_only() {
             let kept = self.runner.source.kept().await;
             let is_new = kept.unread.get(&table.name) == Some(&table.key) && !kept.reread.contains_key(&table.name);
             drop(kept);
@@ -250,7 +268,14 @@ impl<'a> Session<'a> {
             let why = self.why_reread(&table.name);
             self.runner.keep(|kept| drop(kept.reread.insert(table.name.clone(), why))).await?;
         }
-        self.readings.begin(&table.name);
+        if table.is_append_only() {
+            let name = table.name.clone();
+            let mut contents = stored::blocking(move || Contents::stored(&*view, &name)).await?;
+            changes_of(before, &table.name, here).for_each(|change| contents.add(change));
+            self.readings.begin_without_key(&table.name, contents);
+        } else {
+            self.readings.begin(&table.name);
+        }
         Ok(())
     }
 

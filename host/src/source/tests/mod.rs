@@ -7,6 +7,7 @@ mod following;
 mod readings;
 mod selection;
 mod tables;
+mod without_a_key;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
