@@ -81,7 +81,10 @@ pub fn of_mariadb(server: &MariaDb, scope: Scope<'_>) -> Truth {
         let optional: BTreeSet<String> =
             columns.iter().filter(|column| column.period == 1).map(|column| column.name.clone()).collect();
         let has_key = columns.iter().all(|column| column.keyed == 1);
-        truth.insert(format!("{namespace}.{table}"), Table { rows, has_key, is_published: true, optional });
+        truth.insert(
+            format!("{namespace}.{table}"),
+            Table { rows, has_key, has_ids: false, is_published: true, optional },
+        );
     }
     truth
 }

@@ -28,8 +28,10 @@ pub type Row = BTreeMap<String, String>;
 pub struct Table {
     /// Sorted.
     pub rows: Vec<Row>,
-    /// Without one its rows can't be told apart: it is not followed, and not compared.
+    /// Without one its rows can't be told apart: it is not followed, and not compared, unless its rows get ids.
     pub has_key: bool,
+    /// Its rows get ids of their own here, for want of a key.
+    pub has_ids: bool,
     /// Whether the log tells of it. Otherwise it may be stopped.
     pub is_published: bool,
     /// Columns that may be captured or not, such as those of a system versioning's period.
@@ -41,6 +43,20 @@ pub type Truth = BTreeMap<String, Table>;
 
 /// Which tables are captured, by the name of the schema (or database) and their own.
 pub type Scope<'a> = &'a dyn Fn(&str, &str) -> bool;
+
+/// Has tables without a key compared whose rows get ids of their own.
+pub fn append_only(truth: &mut Truth, chosen: impl Fn(&str) -> bool) {
+    for (name, table) in truth.iter_mut().filter(|(_, table)| !table.has_key) {
+        table.has_ids = chosen(name);
+    }
+}
+
+impl Table {
+    /// Whether its rows are captured.
+    fn is_captured(&self) -> bool {
+        self.has_key || self.has_ids
+    }
+}
 
 /// Every table that the service knows, with its rows.
 pub fn captured(server: &Server) -> BTreeMap<String, Vec<Row>> {
@@ -117,7 +133,7 @@ pub fn differences(truth: &Truth, captured: &BTreeMap<String, Vec<Row>>) -> Vec<
     for name in names {
         let here = captured.get(name).unwrap_or(&none);
         let (expected, here) = match truth.get(name) {
-            Some(table) if !table.has_key => continue,
+            Some(table) if !table.is_captured() => continue,
             Some(table) => comparable(table, here),
             None => (Vec::new(), here.clone()),
         };
@@ -154,7 +170,17 @@ fn comparable(table: &Table, here: &[Row]) -> (Vec<Row>, Vec<Row>) {
         }
     }
     expected.sort();
-    (expected, here.to_vec())
+    let mut here = here.to_vec();
+    if table.has_ids {
+        for row in &mut here {
+            // A row without one differs.
+            if row.remove("_row").is_none() {
+                row.insert("_row".to_owned(), "missing".to_owned());
+            }
+        }
+        here.sort();
+    }
+    (expected, here)
 }
 
 impl std::fmt::Display for Difference {
@@ -199,7 +225,7 @@ mod tests {
     }
 
     fn table(rows: &[Row]) -> Table {
-        Table { rows: rows.to_vec(), has_key: true, is_published: true, optional: BTreeSet::new() }
+        Table { rows: rows.to_vec(), has_key: true, is_published: true, ..Table::default() }
     }
 
     #[test]
@@ -218,6 +244,19 @@ mod tests {
         assert_eq!(differences(&truth, &twice)[0].surplus, [row("1", "a")]);
         let gone = [("t".to_owned(), both()), ("u".to_owned(), vec![row("1", "a")])];
         assert_eq!(differences(&truth, &gone.into())[0].table, "u");
+    }
+
+    #[test]
+    fn rows_with_ids_are_compared_without_them_and_as_often_as_they_are_there() {
+        let mut truth: Truth =
+            [("t".to_owned(), Table { has_key: false, ..table(&[row("1", "a"), row("1", "a")]) })].into();
+        let with_id = |id: &str| [("_row".to_owned(), id.to_owned())].into_iter().chain(row("1", "a")).collect::<Row>();
+        let here = |rows: Vec<Row>| [("t".to_owned(), rows)].into();
+        assert_eq!(differences(&truth, &here(Vec::new())), [], "it was not chosen");
+        append_only(&mut truth, |name| name == "t");
+        assert_eq!(differences(&truth, &here(vec![with_id("2"), with_id("1")])), []);
+        assert_eq!(differences(&truth, &here(vec![with_id("1")]))[0].missing, [row("1", "a")]);
+        assert_eq!(differences(&truth, &here(vec![row("1", "a"), with_id("1")])).len(), 1);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! What a PostgreSQL has.
 
-use std::collections::BTreeSet;
-
 use cdc_test_servers::Postgres;
 use serde::Deserialize;
 
@@ -97,7 +95,7 @@ pub fn of_postgres(server: &Postgres, database: &str, scope: Scope<'_>) -> Truth
         rows.sort();
         let captured_as = format!("{}.{}", table.namespace, table.name);
         let is_published = table.published;
-        truth.insert(captured_as, Table { rows, has_key: table.keyed, is_published, optional: BTreeSet::new() });
+        truth.insert(captured_as, Table { rows, has_key: table.keyed, is_published, ..Table::default() });
     }
     truth
 }

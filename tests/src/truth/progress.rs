@@ -162,7 +162,7 @@ fn unfinished(progress: &Progress, truth: &Truth, stopped: &[(String, TableProgr
     if let Some((name, table)) = stopped.iter().find(|(_, table)| table.code.is_empty() || table.reason.is_empty()) {
         return Some(format!("the table {name} is {} and says no reason", table.state));
     }
-    let mut waited_for = truth.iter().filter(|(_, table)| table.has_key);
+    let mut waited_for = truth.iter().filter(|(_, table)| table.is_captured());
     let lacks = |(name, table): &(&String, &Table)| match progress.tables.get(*name) {
         Some(now) => now.state != "following" && (table.is_published || now.code != "unpublished"),
         None => true,

@@ -9,6 +9,7 @@ mod maria;
 mod maria_tables;
 mod postgres;
 mod postgres_tables;
+mod without_a_key;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -95,12 +96,16 @@ impl Place {
 
     fn truth(&self) -> Truth {
         let (own, others) = (self.name.clone(), format!("{}x", self.name));
-        match self.database {
+        let mut truth = match self.database {
             Database::Postgres(server) => truth::of_postgres(server, &self.name, &|_, _| true),
             Database::MariaDb(server) => {
                 truth::of_mariadb(server, &|schema, _| schema == own || schema.starts_with(&others))
             }
+        };
+        if self.lines.contains("append-only") {
+            truth::append_only(&mut truth, |table| table.contains(".audit"));
         }
+        truth
     }
 
     /// Waits until everything has come through, and compares every table.
