@@ -74,7 +74,8 @@ pub enum TableState {
 /// Why a table is not simply followed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reason {
-    /// A stable word: `no-key`, `table-refused`, `privileges`, `columns-changed`, `rewritten`, `partitions`, `renamed`.
+    /// A stable word: `no-key`, `rows-changed`, `table-refused`, `privileges`, `columns-changed`, `rewritten`,
+    /// `partitions`, `renamed`.
     pub code: String,
     /// For a person: what happened, and what to do if something has to be done.
     pub message: String,
