@@ -262,8 +262,11 @@ impl Reads {
         match &mark.definition {
             None => {
                 let heard = decoder.undefined.remove(&oid).unwrap_or_default();
-                let told = (stamp.columns(), shape.table.key.clone());
-                if heard.told.as_ref().is_some_and(|heard| *heard != told) {
+                let is_other = |(columns, key, at): &(u64, Vec<String>, Lsn)| {
+                    // Before the chunk's place it was an older one.
+                    *at > place && (*columns, key) != (stamp.columns(), &shape.table.key)
+                };
+                if heard.told.as_ref().is_some_and(is_other) {
                     // The log has told rows of a newer form already: another chunk will have that.
                     decoder.undefined.insert(oid, heard);
                     self.restart(decoder);

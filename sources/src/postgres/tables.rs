@@ -14,6 +14,7 @@ use super::catalog::{Candidate, Defined, Found, Overview, Present, no_key};
 use super::checkpoint::{PAUSED, ReadState, TableMark};
 use super::decode::Decoder;
 use super::definition::{Before, Definition, PARTITIONS_CHANGED, Verdict};
+use super::lsn::Lsn;
 use super::queue::Look;
 use super::shape::Shape;
 use super::wire::{WireError, identifier};
@@ -142,7 +143,8 @@ impl Decoder {
         }
         let is_same = mark.definition.as_ref().is_some_and(|stamp| stamp.columns() == columns) && mark.key == *key;
         if mark.state == ReadState::Reading && mark.definition.is_none() {
-            self.undefined.entry(oid).or_default().told = Some((columns, key.clone()));
+            let place = self.place();
+            self.undefined.entry(oid).or_default().told = Some((columns, key.clone(), place));
         }
         // What is read anew is compared then; what began to be read is described by its first chunk.
         let is_known = mark.definition.is_some() || mark.state == ReadState::Following;
@@ -540,8 +542,8 @@ impl Decoder {
 /// What was heard of a table that is being read, before its first chunk said what its rows depend on.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heard {
-    /// The names and types of columns in the log, and which are its key.
-    pub(super) told: Option<(u64, Vec<String>)>,
+    /// The names and types of columns in the log, which are its key, and where the log told so.
+    pub(super) told: Option<(u64, Vec<String>, Lsn)>,
     /// The catalog was looked at meanwhile.
     pub(super) was_looked_at: bool,
 }

@@ -325,3 +325,32 @@ fn who_did_not_choose_it_is_told_how_and_what_it_means() {
         assert_eq!(model.rows("public.other").len(), 2);
     });
 }
+
+#[test]
+fn a_table_that_was_altered_after_the_last_row_that_the_log_tells_is_read_once() {
+    let server = Postgres::start();
+    server.psql(
+        "postgres",
+        "CREATE TABLE audit (n int); CREATE TABLE keyed (n int PRIMARY KEY); INSERT INTO keyed VALUES (1)",
+    );
+    wait(async {
+        let mut model = Model::default();
+        let mut options = appending(&server);
+        let mut feed = open(&options, &model).await.unwrap();
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        drop(feed);
+        for table in ["public.audit", "public.keyed"] {
+            options.orders.reread.insert(table.into(), Reason::new("requested", "somebody asked"));
+        }
+        server.psql(
+            "postgres",
+            "INSERT INTO audit VALUES (1); ALTER TABLE audit ADD PRIMARY KEY (n); \
+             INSERT INTO keyed VALUES (2); ALTER TABLE keyed ADD COLUMN x int DEFAULT 7",
+        );
+        let mut feed = open(&options, &model).await.unwrap();
+        let tables = ["public.audit", "public.keyed"];
+        equal(&mut feed, &mut model, &server, &tables, "the alterations").await;
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        assert!(tables.iter().all(|table| model.equals(&server, "postgres", table)));
+    });
+}
