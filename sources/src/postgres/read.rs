@@ -138,6 +138,9 @@ impl Reader {
     /// Waits until every transaction that is open now has ended: one that wrote to the table before it was published
     /// is not in the log, and may not be seen by a snapshot before it ends. False if the task was called off.
     fn wait_for_transactions(&mut self, task: u64) -> Result<bool, WireError> {
+        // A snapshot's upper end is beyond the last transaction that ended, and those that began later are not told from
+        // none: one that ends now makes them all be before it.
+        slot::mark_place(&mut self.beside)?;
         let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())";
         let end: u64 = number(&mut one_row(self.beside.query(sql)?)?)?;
         let mut pause = Duration::from_millis(10);

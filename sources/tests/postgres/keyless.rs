@@ -121,7 +121,9 @@ fn what_is_told_before_the_snapshot_is_taken_is_only_read() {
             .unwrap();
         let mut input = open_one.stdin.take().unwrap();
         std::io::Write::write_all(&mut input, b"BEGIN; INSERT INTO audit VALUES (1);\n").unwrap();
-        until_count(&server, "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'", "1");
+        let has_written =
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE 'INSERT%'";
+        until_count(&server, has_written, "1");
         drop(feed);
         // Its readings wait for that transaction, and others come meanwhile.
         let mut reread = options.clone();
