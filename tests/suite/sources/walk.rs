@@ -1,11 +1,11 @@
-//! A minute of the random walk. The seeds are fixed for as long as walks from others still find rows that differ, which
-//! are looked for with `tests/walk`; what is found here is printed with what walks there again.
+//! A minute of the random walk, from seeds that found something once; others are looked for with `tests/walk`, which
+//! draws a new one each time. What is found here is printed with what walks there again.
 
 use std::time::Duration;
 
 use cdc_tests::walk::{Kind, Options, script, walk};
 
-fn walk_for_half_a_minute(kind: Kind, source: &str, seed: u64, without: &[&str]) {
+fn walk_for_half_a_minute(kind: Kind, source: &str, seed: u64) {
     println!("tests/walk --source {source} --seed {seed}");
     let options = Options {
         kind,
@@ -14,7 +14,7 @@ fn walk_for_half_a_minute(kind: Kind, source: &str, seed: u64, without: &[&str])
         steps_max: usize::MAX,
         patience: Duration::from_secs(120),
         verbose: false,
-        without: without.iter().map(|&text| text.to_owned()).collect(),
+        without: Vec::new(),
         dry: false,
     };
     match walk(&options) {
@@ -29,10 +29,10 @@ fn walk_for_half_a_minute(kind: Kind, source: &str, seed: u64, without: &[&str])
 
 #[test]
 fn random_schema_work_in_postgres_leaves_every_row_equal() {
-    walk_for_half_a_minute(Kind::Postgres(None), "postgres", 11, &["PUBLICATION"]);
+    walk_for_half_a_minute(Kind::Postgres(None), "postgres", 11);
 }
 
 #[test]
 fn random_schema_work_in_mariadb_leaves_every_row_equal() {
-    walk_for_half_a_minute(Kind::MariaDb, "mariadb", 1, &[]);
+    walk_for_half_a_minute(Kind::MariaDb, "mariadb", 7002);
 }
