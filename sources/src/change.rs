@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use crate::audit::AuditPiece;
+use crate::feed::Reason;
 use crate::rewrite::Rewrite;
 
 /// Of which JSON type a column's values are.
@@ -111,6 +113,16 @@ pub enum Step {
     /// Every row of the table is rewritten by a rule, because the database changed its columns without a word in its
     /// log. Always the first step of its portion. May come again although it was done.
     Rewrite(Arc<Rewrite>),
+    /// Rows of a table as the database has them at this place, to be compared with what is stored (see
+    /// [`crate::audit`]). Always the first step of its portion, and no change.
+    Audited(AuditPiece),
+    /// The audit of the table of this name is called off, and why.
+    AuditOff {
+        /// The name under which it is captured.
+        table: String,
+        /// Why.
+        reason: Reason,
+    },
     /// The table is no longer captured (dropped, renamed, excluded); a truncate before this step removed its rows. A
     /// reading of it that began is over.
     Gone(Arc<Table>),

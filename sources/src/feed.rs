@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::audit::AuditOrder;
 use crate::change::{Checkpoint, Portion};
 
 /// One database, followed.
@@ -19,6 +20,11 @@ pub trait Feed {
     /// Everything up to and with this checkpoint is durable: the database may forget it. Cheap, does not wait; what
     /// was never confirmed comes again when a feed is opened with an earlier checkpoint.
     fn confirm(&mut self, checkpoint: &Checkpoint);
+
+    /// Has a table compared beside the log, in place of one that is being compared. What comes of it are steps, and they
+    /// end with the last [`Step::Audited`](crate::Step::Audited) or a [`Step::AuditOff`](crate::Step::AuditOff). Does not
+    /// wait. An audit ends with the feed, and nothing of it is in a checkpoint.
+    fn audit(&mut self, order: AuditOrder);
 
     /// How far it is.
     fn progress(&self) -> Progress;

@@ -8,6 +8,7 @@
 //! about events. It is not the service: no configuration file, no HTTP, no retries; an error ends a feed, and
 //! [`FeedError::remedy`] says whether opening it anew helps.
 
+pub mod audit;
 pub mod change;
 pub mod check;
 pub mod feed;
@@ -20,6 +21,7 @@ pub mod rules;
 mod spool;
 mod tls;
 
+pub use audit::{AuditOrder, AuditPace, AuditPiece, AuditRows, AuditScope, RowText, TextForm};
 pub use change::{Action, Change, Checkpoint, Column, Kind, Portion, Step, Table};
 pub use check::{Finding, Severity};
 pub use feed::{Feed, FeedError, Hold, Progress, Reason, Remedy, TableOrders, TableProgress, TableState};

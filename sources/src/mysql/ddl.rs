@@ -214,6 +214,7 @@ impl Follower {
     /// The change that empties a table at this place of the log; none if it was handed out before.
     fn truncate(&mut self, name: &Name) -> Option<Change> {
         let table = self.known(name);
+        self.audits.disturb(name);
         let group = self.group.as_mut()?;
         let place = group.rows;
         group.rows += 1;

@@ -20,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use super::Options;
 use super::address::Address;
 use super::apply::Group;
+use super::audit::Audits;
 use super::checkpoint::{Name, Resume};
 use super::connection::{self, Server, failed, open, stop};
 use super::event::Event;
@@ -73,6 +74,7 @@ pub(super) struct Follower {
     pub(super) generation: u64,
     /// Requests that were not answered yet: at most one, so that neither side waits for the other.
     pub(super) asked: usize,
+    pub(super) audits: Audits,
     /// Some table may have to be read.
     pub(super) unread: bool,
 
@@ -91,6 +93,8 @@ pub(super) struct Follower {
 enum Work {
     Event(Option<Result<Event, StreamError>>),
     Chunk(Option<Result<Chunk, FeedError>>),
+    /// Something about an audit came.
+    Audit,
     Look,
     Room,
     Silence,
@@ -103,6 +107,7 @@ impl Follower {
         resume: Option<Resume>,
         portions: mpsc::Sender<Result<Portion, FeedError>>,
         outlook: Arc<Mutex<Outlook>>,
+        audits: Audits,
     ) -> Result<Follower, FeedError> {
         let address = Address::parse(&options.url).map_err(|problem| {
             let message = format!(
@@ -164,14 +169,15 @@ impl Follower {
         let (answers, chunks) = mpsc::channel(1);
         let wanted = Arc::new(AtomicU64::new(0));
         let reader = Reader {
-            address: address.clone(),
+            address,
             server: server.clone(),
             rules: Arc::clone(&rules),
             wanted: Arc::clone(&wanted),
             spill_dir: options.spill_dir.clone(),
         };
         // Ends when the follower goes, with its requests.
-        tokio::spawn(reader.run(waiting, answers));
+        tokio::spawn(reader.clone().run(waiting, answers));
+        let audits = audits.with(reader);
         let mut looks = interval(Duration::from_millis(options.look_ms.max(10)));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut follower = Follower {
@@ -200,6 +206,7 @@ impl Follower {
             active: None,
             generation: 0,
             asked: 0,
+            audits,
             unread: true,
             steps: Vec::new(),
             step_bytes: 0,
@@ -219,7 +226,7 @@ impl Follower {
     pub(super) async fn run(mut self) -> Result<Infallible, FeedError> {
         loop {
             if self.group.is_none() {
-                while self.reading().await? {
+                while self.reading().await? || self.auditing().await? {
                     self.flush_if_full().await?;
                 }
             }
@@ -240,6 +247,7 @@ impl Follower {
                 Work::Event(Some(Err(error))) => return Err(self.stream_failed(error)),
                 Work::Event(None) => return Err(away("the server ended the log's connection")),
                 Work::Chunk(chunk) => self.chunk(chunk)?,
+                Work::Audit => {}
                 Work::Look => self.look().await?,
                 Work::Room => self.flush().await?,
                 Work::Silence => return Err(away("the server has said nothing for too long")),
@@ -258,6 +266,7 @@ impl Follower {
             room = self.portions.reserve(), if due => if room.is_ok() { Work::Room } else { Work::Gone },
             event = self.stream.next() => Work::Event(event),
             chunk = self.chunks.recv(), if self.wants_chunk() => Work::Chunk(chunk),
+            () = self.audits.hear() => Work::Audit,
             _ = self.looks.tick() => Work::Look,
             () = sleep(silence) => Work::Silence,
         }

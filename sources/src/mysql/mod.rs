@@ -55,6 +55,7 @@
 mod address;
 mod alter;
 mod apply;
+mod audit;
 mod bytes;
 mod cascade;
 mod catalog;
@@ -91,11 +92,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use self::audit::Audits;
 pub use self::check::check;
 use self::checkpoint::Resume;
 use self::connection::stop;
 use self::follow::Follower;
 use self::outlook::Outlook;
+use crate::audit::AuditOrder;
 use crate::change::{Checkpoint, Portion};
 use crate::feed::{Feed as FeedContract, FeedError, Progress, Remedy, TableOrders};
 use crate::rules::Rules;
@@ -162,6 +165,7 @@ impl Default for Options {
 pub struct Feed {
     portions: mpsc::Receiver<Result<Portion, FeedError>>,
     outlook: Arc<Mutex<Outlook>>,
+    orders: mpsc::UnboundedSender<AuditOrder>,
     task: JoinHandle<()>,
 }
 
@@ -183,13 +187,15 @@ impl Feed {
         let outlook = Arc::new(Mutex::new(Outlook::default()));
         // One portion waits here while the caller stores another and the next is being built.
         let (sender, portions) = mpsc::channel(1);
-        let follower = Follower::open(options, resume, sender.clone(), Arc::clone(&outlook)).await?;
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let audits = Audits::new(ordered);
+        let follower = Follower::open(options, resume, sender.clone(), Arc::clone(&outlook), audits).await?;
         let task = tokio::spawn(async move {
             let Err(error) = follower.run().await;
             // Whoever would want to know has gone if this fails.
             let _ = sender.send(Err(error)).await;
         });
-        Ok(Feed { portions, outlook, task })
+        Ok(Feed { portions, outlook, orders, task })
     }
 }
 
@@ -205,6 +211,11 @@ impl FeedContract for Feed {
         if let Some(resume) = Resume::read(&checkpoint.0) {
             self.outlook.lock().unwrap_or_else(PoisonError::into_inner).confirm(&resume);
         }
+    }
+
+    fn audit(&mut self, order: AuditOrder) {
+        // A follower that is gone has said why.
+        let _ = self.orders.send(order);
     }
 
     fn progress(&self) -> Progress {

@@ -85,6 +85,7 @@ pub(super) struct Chunk {
 }
 
 /// What reads chunks, on a connection of its own.
+#[derive(Clone)]
 pub(super) struct Reader {
     pub(super) address: Address,
     pub(super) server: Server,
@@ -114,6 +115,12 @@ impl Reader {
                 return;
             }
         }
+    }
+
+    /// A chunk of a table that has a key.
+    pub(super) async fn chunk(&self, slot: &mut Option<Conn>, request: &Request) -> Result<Chunk, FeedError> {
+        let (nobody, _) = mpsc::channel(1);
+        self.answer(slot, request, &mut None, &nobody).await
     }
 
     async fn answer(

@@ -140,6 +140,7 @@ impl Follower {
         {
             active.changed.insert(key.to_vec(), order);
         }
+        self.audits.note(name, key, order);
     }
 
     /// Goes on reading tables, as far as that does not have to wait. Only between transactions. Answers whether there

@@ -76,6 +76,8 @@ pub(super) struct Decoder {
     pub(super) appending: Option<Appending>,
     /// What ids of rows without a key begin with.
     pub(super) id_prefix: String,
+    /// The same of the table that is being compared.
+    pub(super) audit: Option<(u32, Window)>,
     /// Every transaction whose commit record begins before it has been handed out.
     position: Lsn,
     /// Where the last checkpoint that was handed out is.
@@ -141,6 +143,7 @@ impl Decoder {
             window: None,
             appending: None,
             id_prefix: String::new(),
+            audit: None,
             prepared: Prepared::default(),
             reads_all,
             position: place.lsn,
@@ -601,6 +604,11 @@ impl Decoder {
 
     fn push(&mut self, relation: u32, change: Change) {
         let Some(current) = &self.current else { return };
+        if let Some((oid, window)) = &mut self.audit
+            && *oid == relation
+        {
+            window.note(Committed { xid: current.xid, commit: current.commit }, &change);
+        }
         if let Some((oid, window)) = &mut self.window
             && *oid == relation
         {

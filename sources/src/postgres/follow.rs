@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::audit::Audits;
 use super::decode::Decoder;
 use super::lsn::Lsn;
 use super::queue::{Shared, lock};
@@ -50,6 +51,7 @@ pub(super) struct Follower {
     connection: Connection,
     decoder: Decoder,
     reads: Reads,
+    audits: Audits,
     shared: Arc<Shared>,
     /// The furthest place that the server has mentioned.
     received: Lsn,
@@ -66,13 +68,20 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(connection: Connection, decoder: Decoder, reads: Reads, shared: Arc<Shared>) -> Follower {
+    pub(super) fn new(
+        connection: Connection,
+        decoder: Decoder,
+        reads: Reads,
+        audits: Audits,
+        shared: Arc<Shared>,
+    ) -> Follower {
         let now = Instant::now();
         Follower {
             connection,
             received: decoder.position(),
             decoder,
             reads,
+            audits,
             shared,
             heard_at: now,
             told_at: now,
@@ -206,7 +215,9 @@ impl Follower {
 
     /// Puts rows that were read where they are true, between two transactions.
     fn take_reads(&mut self) -> Result<(), FeedError> {
-        while self.decoder.is_between() && self.reads.take_one(&mut self.decoder)? {
+        while self.decoder.is_between()
+            && (self.reads.take_one(&mut self.decoder)? || self.audits.take_one(&mut self.decoder)?)
+        {
             if self.decoder.out.is_full() {
                 self.hand_out()?;
             }
@@ -235,11 +246,16 @@ impl Follower {
         }
     }
 
+    /// Whether the server should be asked where it is, because something waits for the log to reach its place.
+    fn wants_to_know_place(&self) -> bool {
+        self.reads.wants_to_know_place() || self.audits.wants_to_know_place()
+    }
+
     fn tell_when_due(&mut self) -> Result<(), FeedError> {
         let since = self.told_at.elapsed();
         let news = self.shared.confirmed() > self.told && since >= CONFIRM_INTERVAL;
         let silent = self.heard_at.elapsed();
-        let ask = (self.reads.wants_to_know_place() || silent > STATUS_INTERVAL)
+        let ask = (self.wants_to_know_place() || silent > STATUS_INTERVAL)
             && self.asked_at.is_none_or(|at| at.elapsed() > STATUS_INTERVAL);
         // A server that shuts down asks again as soon as it has an answer.
         let answer = self.answer && since >= ANSWER_INTERVAL;
@@ -283,7 +299,7 @@ impl Follower {
             return Err(WireError::from(silent).into_feed("follow the log"));
         }
         // What was confirmed in the meantime is told within this time.
-        let patience = if self.reads.wants_to_know_place() || self.answer { 2 } else { 100 };
+        let patience = if self.wants_to_know_place() || self.answer { 2 } else { 100 };
         let patience = Timespec { tv_sec: 0, tv_nsec: patience * 1_000_000 };
         let mut fds = [
             PollFd::from_borrowed_fd(self.connection.socket().as_fd(), PollFlags::IN),

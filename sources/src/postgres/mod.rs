@@ -40,6 +40,7 @@
 //! call). A table with row security needs BYPASSRLS: reading it fails rather than leaving out rows.
 
 mod address;
+mod audit;
 mod catalog;
 mod check;
 mod checkpoint;
@@ -70,6 +71,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use address::Address;
+use audit::Audits;
 use catalog::{Catalog, number, one_row, text};
 use checkpoint::{Mark, Origin, Place, TableMark, Writer};
 use decode::Decoder;
@@ -81,8 +83,10 @@ use tables::give_orders;
 use watch::Watcher;
 use wire::{Connection, Purpose, identifier, literal};
 
+pub use audit::{RowText, TextForm};
 pub use check::check;
 
+use crate::audit::AuditOrder;
 use crate::change::{Checkpoint, Portion, Table};
 use crate::feed::{FeedError, Progress, Remedy, TableOrders};
 use crate::rules::Rules;
@@ -212,6 +216,11 @@ impl crate::feed::Feed for Feed {
 
     fn progress(&self) -> Progress {
         queue::lock(&self.shared.progress).clone()
+    }
+
+    fn audit(&mut self, order: AuditOrder) {
+        self.shared.audit.order(order);
+        self.shared.ring();
     }
 }
 
@@ -369,6 +378,7 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     let adds_tables = publication.is_some_and(may_add);
     start(&mut stream, &options, place)?;
     let watcher = Watcher::new(options.clone(), shared.clone(), watching, adds_tables);
+    let audits = Audits::new(shared.clone(), options.clone(), address.clone());
     let writer = Writer::new(&origin);
     let mut decoder = Decoder::new(options, catalog, shared.clone(), place, tables, writer);
     decoder.adds_tables = adds_tables;
@@ -377,7 +387,7 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
         decoder.begin_with(overview, !slot_is_new);
     }
     spawn("postgres-watch", move || watcher.run())?;
-    let follower = Follower::new(stream, decoder, Reads::new(shared.clone(), reader_tasks), shared.clone());
+    let follower = Follower::new(stream, decoder, Reads::new(shared.clone(), reader_tasks), audits, shared.clone());
     spawn("postgres-log", move || follower.run())?;
     Ok(Feed { shared })
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::Notify;
 
+use super::audit;
 use super::catalog::{Defined, Overview, Published};
 use super::lsn::Lsn;
 use super::window::Snapshot;
@@ -72,6 +73,8 @@ pub(super) struct Shared {
     /// Tables that are known, which nobody adds to the publication once more.
     pub(super) known: Mutex<BTreeSet<u32>>,
     closers: Mutex<Vec<Closer>>,
+    /// What is said between whoever audits and whoever orders it.
+    pub(super) audit: audit::Inbox,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +112,7 @@ impl Shared {
             wants_look: AtomicBool::new(true),
             known: Mutex::default(),
             closers: Mutex::default(),
+            audit: audit::Inbox::default(),
         })
     }
 
@@ -158,7 +162,7 @@ impl Shared {
         task
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         // It fails when it rings already.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }

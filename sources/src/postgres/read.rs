@@ -252,7 +252,7 @@ impl Reader {
         if is_append_only {
             return self.whole(task.number, &table, &shape, &source, place);
         }
-        let types = self.key_types(&table, &shape).map_err(|error| error.into_feed(&doing))?;
+        let types = key_types(&mut self.catalog, &table, &shape).map_err(|error| error.into_feed(&doing))?;
         let sql = copy_sql(&source, &table, &shape, &types, task.after.as_deref(), *rows_max);
         let read = self.rows(task, &shape, &sql, *rows_max).map_err(|error| error.into_feed(&doing))?;
         let Some((rows, bytes, cut_short)) = read else {
@@ -277,20 +277,6 @@ impl Reader {
         self.catalog.connection.terminate(false);
         self.catalog.reconnect(connect(&self.address, &self.shared)?);
         Ok(())
-    }
-
-    /// The types of the key's columns, to compare with.
-    fn key_types(&mut self, table: &Published, shape: &Shape) -> Result<Vec<String>, WireError> {
-        let rows: Vec<Row> = self.catalog.connection.query(&format!(
-            "SELECT attname, format_type(atttypid, -1) FROM pg_attribute WHERE attrelid = {} AND attnum > 0 \
-             AND NOT attisdropped",
-            table.oid
-        ))?;
-        let find = |name: &String| {
-            rows.iter().find(|row| row.first().is_some_and(|cell| cell.as_ref() == Some(name)))?.get(1)?.clone()
-        };
-        let types = shape.table.key.iter().map(find).collect::<Option<_>>();
-        types.ok_or(WireError::Protocol("a key whose columns the catalog does not know"))
     }
 
     /// Reads a chunk's rows: how many, how many bytes, and whether it was ended because there was no more memory for
@@ -376,6 +362,20 @@ impl Piece {
         let rows = std::mem::take(&mut self.rows);
         Said::Rows { task, rows, last: last.to_vec(), bytes: std::mem::take(&mut self.bytes) }
     }
+}
+
+/// The types of the key's columns, to compare with.
+pub(super) fn key_types(catalog: &mut Catalog, table: &Published, shape: &Shape) -> Result<Vec<String>, WireError> {
+    let rows: Vec<Row> = catalog.connection.query(&format!(
+        "SELECT attname, format_type(atttypid, -1) FROM pg_attribute WHERE attrelid = {} AND attnum > 0 \
+         AND NOT attisdropped",
+        table.oid
+    ))?;
+    let find = |name: &String| {
+        rows.iter().find(|row| row.first().is_some_and(|cell| cell.as_ref() == Some(name)))?.get(1)?.clone()
+    };
+    let types = shape.table.key.iter().map(find).collect::<Option<_>>();
+    types.ok_or(WireError::Protocol("a key whose columns the catalog does not know"))
 }
 
 /// The COPY of one chunk: rows after a key, in the order of the key.

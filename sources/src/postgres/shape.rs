@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::audit::RowText;
 use super::pgoutput::Cell;
 use super::value::Form;
 use super::wire::identifier;
@@ -125,6 +126,42 @@ impl Shape {
             Cell::Text(text) => Some(text),
             _ => None,
         })
+    }
+
+    /// Names of the columns that images have.
+    pub(super) fn captured_names(&self) -> impl Iterator<Item = &str> {
+        let captured = self.columns.iter().filter(|column| column.treatment != Treatment::LeaveOut);
+        captured.map(|column| column.name.as_str())
+    }
+
+    /// What makes a row's text, as the database writes it, of its image. None if that can't be done.
+    pub(super) fn row_text(&self) -> Option<RowText> {
+        let captured = self.columns.iter().filter(|column| column.treatment != Treatment::LeaveOut);
+        let form =
+            |column: &ShapeColumn| (column.treatment == Treatment::Keep).then(|| column.form.text_form()).flatten();
+        let columns: Vec<_> =
+            captured.map(|column| Some((column.name.as_str(), form(column)?))).collect::<Option<_>>()?;
+        Some(RowText::new(columns))
+    }
+
+    /// A key from the values of its columns as the database wrote them.
+    pub(super) fn key_of_raw(&self, raw: &[String]) -> Vec<String> {
+        let columns = self.key.iter().map(|&place| &self.columns[place]);
+        let part = |(column, text): (&ShapeColumn, &String)| match column.treatment {
+            Treatment::Hash => self.rules.hash(text),
+            _ => column.form.plain(text).into_owned(),
+        };
+        columns.zip(raw).map(part).collect()
+    }
+
+    /// The way back from a key. None if it is not one of this table, or hashed.
+    pub(super) fn raw(&self, key: &[String]) -> Option<Vec<String>> {
+        let columns = self.key.iter().map(|&place| &self.columns[place]);
+        let part = |(column, text): (&ShapeColumn, &String)| {
+            let form = (column.treatment == Treatment::Keep).then(|| column.form.text_form()).flatten()?;
+            form.raw(text).map(std::borrow::Cow::into_owned)
+        };
+        (key.len() == self.key.len()).then(|| columns.zip(key).map(part).collect()).flatten()
     }
 
     /// What to say of a row with a text that is no UTF-8, if it has one that is captured.

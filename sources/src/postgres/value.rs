@@ -28,6 +28,7 @@
 
 use std::borrow::Cow;
 
+use super::audit::TextForm;
 use crate::change::Kind;
 use crate::json;
 
@@ -82,6 +83,17 @@ impl Form {
             Form::Timestamp | Form::TimestampTz | Form::Bytea | Form::Text => Kind::String,
             Form::Json => Kind::Any,
             Form::Array { .. } => Kind::Array,
+        }
+    }
+
+    /// How to find the value's text again from what is written of it, if that is possible.
+    pub(super) fn text_form(&self) -> Option<TextForm> {
+        match self {
+            Form::Boolean | Form::Integer | Form::Decimal | Form::Text => Some(TextForm::Plain),
+            Form::Timestamp => Some(TextForm::Timestamp),
+            Form::TimestampTz => Some(TextForm::TimestampTz),
+            Form::Bytea => Some(TextForm::Bytea),
+            Form::Json | Form::Array { .. } => None,
         }
     }
 

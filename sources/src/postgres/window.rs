@@ -195,6 +195,13 @@ impl Window {
         (was_lacking || !self.lacking.others_are_whole).then_some(judged)
     }
 
+    /// Whether a row that was read in this snapshot is still as it was read: the log has told nothing of it that the
+    /// snapshot does not see.
+    pub(super) fn is_untouched(&self, snapshot: &Snapshot, key: &[String]) -> bool {
+        let is_unseen = |by: Committed| !snapshot.sees(by);
+        !self.emptied.is_some_and(is_unseen) && !self.touched.get(key).is_some_and(|touched| is_unseen(touched.by))
+    }
+
     fn judge_by_log(&self, snapshot: &Snapshot, read: Change) -> Option<Change> {
         if self.emptied.is_some_and(|by| !snapshot.sees(by)) {
             return None;
@@ -351,6 +358,21 @@ mod tests {
         assert_eq!(window.judge(&seeing, read("1")), Some(read("1")));
         window.forget(&seeing);
         assert_eq!(window.judge(&blind, read("1")), Some(read("1")));
+    }
+
+    #[test]
+    fn a_row_is_untouched_unless_the_log_told_what_the_snapshot_does_not_see() {
+        let mut window = window();
+        window.note(by(20), &change(Action::Replace, "1", r#"{"id":1,"n":2}"#, &["big"]));
+        window.note(by(20), &change(Action::Remove, "2", "", &[]));
+        let untouched = |window: &Window, text: &str| -> Vec<bool> {
+            let snapshot = snapshot(text);
+            ["1", "2", "3"].iter().map(|&key| window.is_untouched(&snapshot, &[key.into()])).collect()
+        };
+        assert_eq!(untouched(&window, "20:20:"), [false, false, true]);
+        assert_eq!(untouched(&window, "21:21:"), [true, true, true]);
+        window.note(by(21), &change(Action::Truncate, "", "", &[]));
+        assert_eq!(untouched(&window, "21:21:"), [false, false, false]);
     }
 
     #[test]

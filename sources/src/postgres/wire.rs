@@ -282,6 +282,11 @@ impl Connection {
         &self.server_version
     }
 
+    /// Whether the database's texts are in the encoding in which we get them.
+    pub(super) fn writes_utf8(&self) -> bool {
+        self.server_encoding == "UTF8"
+    }
+
     /// Ends this connection from elsewhere.
     pub(super) fn closer(&self) -> io::Result<Closer> {
         self.stream.socket().try_clone().map(Closer)

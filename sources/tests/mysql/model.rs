@@ -51,6 +51,7 @@ impl Model {
                 rows.retain(|key, _| seen.contains(key));
             }
             Step::Rewrite(_) => panic!("this feed has no rules for rows"),
+            Step::Audited(_) | Step::AuditOff { .. } => panic!("nobody asked for an audit"),
             Step::Gone(table) => {
                 let rows = self.tables.remove(&table.name).unwrap_or_default();
                 assert!(rows.is_empty(), "{} is gone and has rows", table.name);

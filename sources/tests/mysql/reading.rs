@@ -11,7 +11,7 @@ use crate::model::{Run, options, present, server};
 
 /// A small load: inserts, updates (of keys too) and deletes, in transactions of several statements. Loads with different
 /// remainders touch different rows, so that they don't lock each other out.
-fn load(server: &MariaDb, remainder: u64, stop: &AtomicBool) {
+pub(crate) fn load(server: &MariaDb, remainder: u64, stop: &AtomicBool) {
     let mut state = remainder;
     let mut random = move |below: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

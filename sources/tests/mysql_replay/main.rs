@@ -124,6 +124,7 @@ fn line(step: &Step) -> String {
         Step::ReadBegan(table) => format!("read began {}", table.name),
         Step::ReadDone(table) => format!("read done {}", table.name),
         Step::Rewrite(rule) => format!("rewrite {}", rule.table.name),
+        Step::Audited(_) | Step::AuditOff { .. } => "audit".to_owned(),
         Step::Gone(table) => format!("gone {}", table.name),
     }
 }

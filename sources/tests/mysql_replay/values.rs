@@ -337,6 +337,7 @@ async fn a_table_is_dropped_with_one_that_was_never_made() {
         run.until(if told { 3 } else { 1 }).await;
         let steps = run.steps.iter().filter_map(|step| match step {
             Step::Change(change) => Some(format!("{:?} {}", change.action, change.table.name)),
+            Step::Audited(_) | Step::AuditOff { .. } => None,
             Step::Gone(table) => Some(format!("Gone {}", table.name)),
             _ => None,
         });

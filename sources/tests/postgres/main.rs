@@ -1,6 +1,9 @@
 //! The PostgreSQL feed against real servers.
 #![allow(clippy::unwrap_used)]
 
+mod auditing;
+#[path = "../auditor/mod.rs"]
+mod auditor;
 mod checked;
 mod failover;
 mod keyless;

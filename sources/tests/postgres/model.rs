@@ -58,6 +58,7 @@ impl Model {
                 }
                 Step::Change(change) => self.change(change),
                 Step::Rewrite(rule) => self.rewrite(rule, std::ptr::eq(step, &portion.steps[0])),
+                Step::Audited(_) | Step::AuditOff { .. } => panic!("nobody asked for an audit"),
                 Step::Gone(table) => {
                     let model = self.tables.remove(&table.name);
                     assert!(model.is_none_or(|model| model.rows.is_empty()), "a truncate comes before");

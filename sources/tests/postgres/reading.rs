@@ -39,14 +39,14 @@ impl Drop for Writers {
     }
 }
 
-const BUSY: &str = "\\set id random(1, 6000)\n\\set other random(1, 6000)\n\\set what random(1, 10)\n\
+pub(crate) const BUSY: &str = "\\set id random(1, 6000)\n\\set other random(1, 6000)\n\\set what random(1, 10)\n\
     \\if :what <= 3\nINSERT INTO rows VALUES (:id, 'inserted', repeat('i', 3000)) \
     ON CONFLICT (id) DO UPDATE SET note = 'inserted again';\n\
     \\elif :what <= 6\nUPDATE rows SET note = note || '.' WHERE id = :id;\n\
     \\elif :what <= 8\nDELETE FROM rows WHERE id = :id;\n\
     \\else\nUPDATE rows SET id = :other WHERE id = :id AND NOT EXISTS (SELECT FROM rows WHERE id = :other);\n\\endif\n";
 
-fn rows_table(server: &Postgres) {
+pub(crate) fn rows_table(server: &Postgres) {
     server.psql(
         "postgres",
         "CREATE TABLE rows (id int PRIMARY KEY, note text, big text); \

@@ -7,8 +7,12 @@ use cdc_test_servers::Postgres;
 
 use crate::model::{Model, open, options, until, until_now, wait};
 
+/// What the columns need.
+pub(crate) const TYPES: &str = "CREATE TYPE mood AS ENUM ('fine', 'so so'); \
+    CREATE DOMAIN positive AS int CHECK (VALUE > 0); CREATE DOMAIN codes AS int[]; CREATE TYPE pair AS (a int, b text);";
+
 /// Columns by name, type, and two values of a row.
-const COLUMNS: &[(&str, &str, &str)] = &[
+pub(crate) const COLUMNS: &[(&str, &str, &str)] = &[
     ("bool", "boolean", "true"),
     ("int2", "smallint", "-32768"),
     ("int4", "integer", "2147483647"),
@@ -85,9 +89,7 @@ fn every_type_is_written_alike_from_the_table_and_from_the_log() {
     server.psql(
         "postgres",
         &format!(
-            "CREATE TYPE mood AS ENUM ('fine', 'so so'); CREATE DOMAIN positive AS int CHECK (VALUE > 0); \
-             CREATE DOMAIN codes AS int[]; CREATE TYPE pair AS (a int, b text); \
-             CREATE TABLE samples (id int PRIMARY KEY, {columns}, doubled int GENERATED ALWAYS AS (id * 2) STORED); \
+            "{TYPES} CREATE TABLE samples (id int PRIMARY KEY, {columns}, doubled int GENERATED ALWAYS AS (id * 2) STORED); \
              INSERT INTO samples VALUES (1, {values})"
         ),
     );
