@@ -77,6 +77,9 @@ struct Session<'r> {
     /// Writes the messages that say where chunks are.
     beside: Connection,
     pacer: Pacer,
+    /// The table as it was found with the last chunk, and the types of its key's columns: so that it is looked up only
+    /// once for each chunk, under its lock.
+    known: Option<(Published, Arc<Shape>, Vec<String>)>,
     /// When the next chunk may begin.
     next_at: Instant,
 }
@@ -129,19 +132,23 @@ impl<'r> Session<'r> {
         let rules = Arc::new(options.rules.clone());
         let catalog = Catalog::new(connect()?, &options.publication, &address.database, rules);
         let catalog = catalog.without(&options.orders);
-        Ok(Session { reader, catalog, beside: connect()?, pacer: Pacer::new(pace), next_at: Instant::now() })
+        let (pacer, known, next_at) = (Pacer::new(pace), None, Instant::now());
+        Ok(Session { reader, catalog, beside: connect()?, pacer, known, next_at })
     }
 
     fn chunk(&mut self, task: Task) -> Result<Answer, FeedError> {
         let doing = |error: WireError| error.into_feed("read rows to compare");
-        let Some(table) = self.catalog.published(Some(task.oid)).map_err(doing)?.pop() else {
+        let table = match &self.known {
+            Some((table, ..)) if table.oid == task.oid => Some(table.clone()),
+            _ => self.catalog.published(Some(task.oid)).map_err(doing)?.pop(),
+        };
+        let Some(table) = table else {
+            self.next_at = Instant::now() + PAUSE;
             return Ok(Answer::Again);
         };
-        let name = format!("{}.{}", identifier(&table.namespace), identifier(&table.relation));
-        let source = if table.partitioned { name } else { format!("ONLY {name}") };
         let applied = slot::applied(&mut self.beside).map_err(doing)?;
         let began = Instant::now();
-        match self.read(&task, &table, &source) {
+        match self.read(&task, &table) {
             Ok(Some((mut chunk, Size { rows, bytes }))) => {
                 if let Some(applied) = applied {
                     chunk.snapshot = chunk.snapshot.on_standby(applied);
@@ -152,6 +159,7 @@ impl<'r> Session<'r> {
             }
             Ok(None) => {
                 self.catalog.connection.query("ROLLBACK").map_err(doing)?;
+                self.known = None;
                 self.next_at = Instant::now() + PAUSE;
                 Ok(Answer::Again)
             }
@@ -160,7 +168,8 @@ impl<'r> Session<'r> {
     }
 
     /// A chunk, and how much was read for it; none if the table was changed meanwhile.
-    fn read(&mut self, task: &Task, table: &Published, source: &str) -> Result<Option<(Chunk, Size)>, WireError> {
+    fn read(&mut self, task: &Task, table: &Published) -> Result<Option<(Chunk, Size)>, WireError> {
+        let source = source_of(table);
         let connection = &mut self.catalog.connection;
         connection.query(&format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {}",
@@ -178,7 +187,12 @@ impl<'r> Session<'r> {
         }
         let place = slot::mark_place(&mut self.beside)?;
         let shape = defined.shape.clone();
-        let query = Query::new(task, &found, &shape, &key_types(&mut self.catalog, &found, &shape)?, self);
+        let types = match self.known.take() {
+            Some((_, known, types)) if Arc::ptr_eq(&known, &shape) => types,
+            _ => key_types(&mut self.catalog, &found, &shape)?,
+        };
+        let query = Query::new(task, &found, &shape, &types, self);
+        self.known = Some((found.clone(), shape.clone(), types));
         let read = rows(&mut self.catalog.connection, &shape, &query, 4 * self.reader.options.read_chunk_bytes)?;
         let Read { rows, last, size, is_cut_short } = read;
         if is_cut_short {
@@ -198,6 +212,7 @@ impl<'r> Session<'r> {
     fn failed(&mut self, error: WireError) -> Result<Answer, FeedError> {
         let Some(code) = error.code().map(str::to_owned) else { return Err(error.into_feed("read rows to compare")) };
         self.catalog.connection.query("ROLLBACK").map_err(|error| error.into_feed("read rows to compare"))?;
+        self.known = None;
         self.next_at = Instant::now() + PAUSE;
         match code.as_str() {
             // Dropped or renamed since we looked.
@@ -255,9 +270,7 @@ impl Query {
             }
             None => shape.column_names().map(identifier).collect(),
         };
-        let name = format!("{}.{}", identifier(&table.namespace), identifier(&table.relation));
-        let source = if table.partitioned { name } else { format!("ONLY {name}") };
-        let mut sql = format!("COPY (SELECT {} FROM {source}", columns.join(", "));
+        let mut sql = format!("COPY (SELECT {} FROM {}", columns.join(", "), source_of(table));
         if !conditions.is_empty() {
             sql.push_str(&format!(" WHERE {}", conditions.join(" AND ")));
         }
@@ -267,6 +280,12 @@ impl Query {
         sql.push_str(") TO STDOUT");
         Query { sql, limit, sums }
     }
+}
+
+/// Where its rows are. Children of a table that is not partitioned are tables of their own.
+fn source_of(table: &Published) -> String {
+    let name = format!("{}.{}", identifier(&table.namespace), identifier(&table.relation));
+    if table.partitioned { name } else { format!("ONLY {name}") }
 }
 
 /// How much was read.
