@@ -349,6 +349,10 @@ fn source_figures(sources: &Sources) -> Vec<metrics::SourceFigures> {
         tables: found.tables,
         table_stops: found.table_stops,
         table_rereads: found.table_rereads,
+        audit_rows: found.audit_rows,
+        audit_differences: found.audit_differences,
+        audit_mended: found.audit_mended,
+        last_audit: found.last_audit,
         delay: found.delay,
     });
     figures.collect()

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use cdc_host::authoring::ComponentCommand;
 use cdc_host::config::{self, Check, EngineSettings, Environment, Invocation, Serve};
 use cdc_host::source::Farewell;
-use cdc_host::steering::Steering;
+use cdc_host::steering::{AuditCommand, AuditOutcome, Steering};
 use cdc_host::{app, authoring, check, guest, logging, sandbox, store, tail};
 
 /// The system's allocator costs a tenth of the service's time: what one thread allocates, another mostly frees.
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Check(what)) => check_configured(&what),
         Ok(Invocation::DropSource(farewell)) => finish(drop_source(*farewell)),
         Ok(Invocation::Steer(steering)) => finish(steer(steering)),
+        Ok(Invocation::Audit(command)) => audit(command),
         Ok(Invocation::Verify(settings)) => verify(&settings),
     }
 }
@@ -170,6 +171,23 @@ fn drop_source(farewell: Farewell) -> Result<(), String> {
 fn steer(steering: Steering) -> Result<(), String> {
     let said = runtime()?.block_on(steering.say()).map_err(|error| error.to_string())?;
     print(said.as_bytes())
+}
+
+/// 0: every row is the database's; 1: rows differ, and it says which; 2: not all could be compared, and it says why.
+fn audit(command: AuditCommand) -> ExitCode {
+    let said = runtime().and_then(|runtime| {
+        let said = command.say(|text| print(text.as_bytes()));
+        runtime.block_on(said).map_err(|error| error.to_string())
+    });
+    match said {
+        Ok(AuditOutcome::Equal) => ExitCode::SUCCESS,
+        Ok(AuditOutcome::Different) => ExitCode::FAILURE,
+        Ok(AuditOutcome::Unfinished) => ExitCode::from(2),
+        Err(message) => {
+            let _ = finish(Err(message));
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// 0: sound; 1: something is wrong, and it says what; 2: the folder cannot be checked.

@@ -1,5 +1,7 @@
 //! `cdc source pause`, `resume`, `reread`, …: what a running service is asked to do with its sources, by one request.
 
+mod audit;
+
 use std::fmt::Write;
 
 use bytes::Bytes;
@@ -7,6 +9,8 @@ use cdc_rest::path_segment;
 use clap::Args;
 use http::{Method, Uri};
 use serde_json::{Value, json};
+
+pub use audit::{AuditCommand, AuditOutcome, Audited};
 
 use crate::client::{Answer, Service};
 
@@ -128,18 +132,24 @@ impl Steering {
     /// Asks, and answers with what to print.
     pub async fn say(self) -> Result<String, SteeringError> {
         let Self { command, asked: Asked { url, json } } = self;
-        let failed = |reason: String| SteeringError { url: url.clone(), reason };
         let (method, path, body) = command.request();
-        let service = Service::new(url.clone());
-        let Answer { status, body, .. } = service.ask(method, &path, body).await.map_err(failed)?;
-        let answer: Value = serde_json::from_slice(&body)
-            .map_err(|error| failed(format!("the answer ({status}) is none of this service: {error}")))?;
-        if !status.is_success() {
-            let detail = answer["detail"].as_str().unwrap_or("it says no more");
-            return Err(failed(format!("{}: {detail}", answer["code"].as_str().unwrap_or(status.as_str()))));
-        }
+        let (body, answer) = ask(&url, method, &path, body).await?;
         Ok(if json { format!("{}\n", String::from_utf8_lossy(&body)) } else { shown(&answer) })
     }
+}
+
+/// Asks a service; its answer as it came, and what it says.
+async fn ask(url: &Uri, method: Method, path: &str, body: Option<Bytes>) -> Result<(Bytes, Value), SteeringError> {
+    let failed = |reason: String| SteeringError { url: url.clone(), reason };
+    let service = Service::new(url.clone());
+    let Answer { status, body, .. } = service.ask(method, path, body).await.map_err(failed)?;
+    let answer: Value = serde_json::from_slice(&body)
+        .map_err(|error| failed(format!("the answer ({status}) is none of this service: {error}")))?;
+    if !status.is_success() {
+        let detail = answer["detail"].as_str().unwrap_or("it says no more");
+        return Err(failed(format!("{}: {detail}", answer["code"].as_str().unwrap_or(status.as_str()))));
+    }
+    Ok((body, answer))
 }
 
 impl SteeringCommand {

@@ -77,6 +77,9 @@ impl Capability {
             | Request::PauseSource(_)
             | Request::ResumeSource(_)
             | Request::RepairSource(_)
+            | Request::SourceAudit(_)
+            | Request::AuditSource(_)
+            | Request::AuditSourceTable { .. }
             | Request::SourceSelection(_)
             | Request::SelectSourceTables(_)
             | Request::ResetSourceSelection(_)

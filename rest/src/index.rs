@@ -156,6 +156,16 @@ pub(crate) const PATHS: &[PathEntry<'static>] = &[
         methods: &[(Method::Post, "Read the tables anew, compare them with the rows here, and mend what differs.")],
     },
     PathEntry {
+        path: "/sources/:name/audit",
+        methods: &[
+            (Method::Get, "What the audit of a source has found that goes on, or was the last one."),
+            (
+                Method::Post,
+                "Compare the rows here with the database's: {\"tables\": [\"public.users\"], \"mend\": true}.",
+            ),
+        ],
+    },
+    PathEntry {
         path: "/sources/:name/selection",
         methods: &[
             (Method::Get, "Which tables a source captures."),
@@ -178,6 +188,10 @@ pub(crate) const PATHS: &[PathEntry<'static>] = &[
     PathEntry {
         path: "/sources/:name/tables/:table/reread",
         methods: &[(Method::Post, "Read a table's rows anew, compare them with those here, and mend what differs.")],
+    },
+    PathEntry {
+        path: "/sources/:name/tables/:table/audit",
+        methods: &[(Method::Post, "Compare a table's rows here with the database's: {\"mend\": true}.")],
     },
     PathEntry {
         path: "/sources/:name/tables/:table/drop",

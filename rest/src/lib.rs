@@ -46,6 +46,7 @@ mod route;
 mod schema;
 mod source;
 mod source_action;
+mod source_audit;
 mod statistics;
 mod stream;
 mod stream_query;
@@ -89,6 +90,9 @@ pub use source::{
     write_source_selection, write_source_table, write_sources,
 };
 pub use source_action::{TableAction, TableChoice};
+pub use source_audit::{
+    AuditDifference, AuditRequest, AuditState, DifferenceKind, SourceAudit, TableAudit, write_source_audit,
+};
 pub use statistics::{Statistics, write_statistics};
 pub use stream::{EVENT_STREAM, write_stream_envelope, write_stream_error, write_stream_event, write_stream_position};
 pub use stream_query::StreamQuery;

@@ -54,8 +54,10 @@ pub(crate) enum Place<'a> {
     Sources,
     Source { name: &'a str },
     SourceAction { name: &'a str, action: SourceAction },
+    SourceAudit { name: &'a str },
     SourceSelection { name: &'a str },
     SourceTable { name: &'a str, table: &'a str },
+    SourceTableAudit { name: &'a str, table: &'a str },
     SourceTableAction { name: &'a str, table: &'a str, action: TableAction },
     Trace { table: &'a str, key: &'a str },
     Health,
@@ -135,6 +137,7 @@ impl<'a> Place<'a> {
             "pause" => SourceAction::Pause,
             "resume" => SourceAction::Resume,
             "repair" => SourceAction::Repair,
+            "audit" => return Some(Self::SourceAudit { name }),
             "selection" => return Some(Self::SourceSelection { name }),
             _ => return Self::of_source_table(name, what.strip_prefix("tables/")?),
         };
@@ -148,6 +151,7 @@ impl<'a> Place<'a> {
             "resume" => TableAction::Resume,
             "reread" => TableAction::Reread,
             "drop" => TableAction::Drop,
+            "audit" => return Some(Self::SourceTableAudit { name, table }),
             _ => return None,
         };
         Some(Self::SourceTableAction { name, table, action })
@@ -162,11 +166,13 @@ impl<'a> Place<'a> {
             | Self::DeadLettersAction { .. }
             | Self::SourceAction { .. }
             | Self::SourceTableAction { .. }
+            | Self::SourceTableAudit { .. }
             | Self::Rollback { .. } => &[Method::Post],
             Self::Row { .. } | Self::Subscription { .. } | Self::Component { .. } | Self::SourceSelection { .. } => {
                 &[Method::Get, Method::Put, Method::Delete]
             }
             Self::Schema { .. } => &[Method::Get, Method::Put],
+            Self::SourceAudit { .. } => &[Method::Get, Method::Post],
             Self::Index
             | Self::Events
             | Self::EventStream

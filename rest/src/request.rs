@@ -137,6 +137,10 @@ pub enum Request {
     ResumeSource(SourceName),
     /// `POST /sources/:name/repair`: read its tables anew and compare.
     RepairSource(SourceName),
+    /// `GET /sources/:name/audit`: what the audit has found that goes on, or was the last one.
+    SourceAudit(SourceName),
+    /// `POST /sources/:name/audit`: compare its tables' rows with the database's.
+    AuditSource(SourceName),
     /// `GET /sources/:name/selection`: which tables it captures.
     SourceSelection(SourceName),
     /// `PUT /sources/:name/selection`: choose them, in place of what the configuration says.
@@ -158,6 +162,13 @@ pub enum Request {
         table: String,
         /// What is to be done.
         action: TableAction,
+    },
+    /// `POST /sources/:name/tables/:table/audit`: compare its rows with the database's.
+    AuditSourceTable {
+        /// The source.
+        source: SourceName,
+        /// The name under which the table is captured, which need not be one that can be written.
+        table: String,
     },
     /// `GET /trace/:table/:key`: what became of a row's events at each subscription.
     Trace {
@@ -215,6 +226,8 @@ pub enum BodyKind {
     Rollback,
     /// Which tables a source captures: [`TableChoice`](crate::TableChoice).
     TableChoice,
+    /// Which tables are compared, or nothing: [`AuditRequest`](crate::AuditRequest).
+    Audit,
     /// A WebAssembly component, as it is.
     Component,
 }
@@ -235,6 +248,7 @@ impl Request {
             Self::RollbackComponent(_) => BodyKind::Rollback,
             Self::UploadComponent(_) => BodyKind::Component,
             Self::SelectSourceTables(_) => BodyKind::TableChoice,
+            Self::AuditSource(_) | Self::AuditSourceTable { .. } => BodyKind::Audit,
             Self::Index
             | Self::Delete { .. }
             | Self::ReadRow { .. }
@@ -262,6 +276,7 @@ impl Request {
             | Self::PauseSource(_)
             | Self::ResumeSource(_)
             | Self::RepairSource(_)
+            | Self::SourceAudit(_)
             | Self::SourceSelection(_)
             | Self::ResetSourceSelection(_)
             | Self::SourceTable { .. }
@@ -289,7 +304,8 @@ impl BodyKind {
             | Self::DryRun
             | Self::DeadLetters
             | Self::Rollback
-            | Self::TableChoice => limits.max_body_bytes,
+            | Self::TableChoice
+            | Self::Audit => limits.max_body_bytes,
             Self::Component => limits.max_component_bytes,
             Self::RowLines => limits.max_stream_bytes,
         }

@@ -192,6 +192,17 @@ fn request(place: Place<'_>, method: Method, head: &RequestHead<'_>, limits: &Li
                 SourceAction::Repair => Request::RepairSource(name),
             }
         }
+        Place::SourceAudit { name } => {
+            let name = source_name(name)?;
+            parameters(&[])?;
+            match method {
+                Method::Post => {
+                    optional_json(head)?;
+                    Request::AuditSource(name)
+                }
+                Method::Get | Method::Put | Method::Delete => Request::SourceAudit(name),
+            }
+        }
         Place::SourceSelection { name } => {
             let name = source_name(name)?;
             parameters(&[])?;
@@ -208,6 +219,12 @@ fn request(place: Place<'_>, method: Method, head: &RequestHead<'_>, limits: &Li
         Place::SourceTable { name, table } => {
             let (source, table) = (source_name(name)?, captured_name(table)?);
             parameters(&[]).map(|_| Request::SourceTable { source, table })?
+        }
+        Place::SourceTableAudit { name, table } => {
+            let (source, table) = (source_name(name)?, captured_name(table)?);
+            parameters(&[])?;
+            optional_json(head)?;
+            Request::AuditSourceTable { source, table }
         }
         Place::SourceTableAction { name, table, action } => {
             let (source, table) = (source_name(name)?, captured_name(table)?);
@@ -597,6 +614,11 @@ mod tests {
             assert_eq!((routed.body(), word), (BodyKind::None, action.as_str()));
             assert_eq!(routed, Request::SteerSourceTable { source: name(), table: table(), action });
         }
+        assert_eq!(ask("GET", "/sources/shop/audit"), Request::SourceAudit(name()));
+        assert_eq!(ask("POST", "/sources/shop/audit"), Request::AuditSource(name()));
+        let audit = ask("POST", "/sources/shop/tables/public.us%2Fers/audit");
+        assert_eq!(audit.body(), BodyKind::Audit);
+        assert_eq!(audit, Request::AuditSourceTable { source: name(), table: table() });
         assert_eq!(ask("GET", "/sources/shop/selection"), Request::SourceSelection(name()));
         assert_eq!(ask("DELETE", "/sources/shop/selection"), Request::ResetSourceSelection(name()));
         assert_eq!(ask("PUT", "/sources/shop/selection"), Request::SelectSourceTables(name()));

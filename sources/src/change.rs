@@ -115,7 +115,7 @@ pub enum Step {
     Rewrite(Arc<Rewrite>),
     /// Rows of a table as the database has them at this place, to be compared with what is stored (see
     /// [`crate::audit`]). Always the first step of its portion, and no change.
-    Audited(AuditPiece),
+    Audited(Arc<AuditPiece>),
     /// The audit of the table of this name is called off, and why.
     AuditOff {
         /// The name under which it is captured.

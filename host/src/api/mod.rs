@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cdc_rest::{BodyKind, Capability, Cors, InsertFormat, Limits, Problem, Request, RequestHead, route};
+use cdc_rest::{AuditRequest, BodyKind, Capability, Cors, InsertFormat, Limits, Problem, Request, RequestHead, route};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -256,6 +256,15 @@ impl Api {
             Request::PauseSource(name) => self.pause_source(&name).await,
             Request::ResumeSource(name) => self.resume_source(&name).await,
             Request::RepairSource(name) => self.repair_source(&name).await,
+            Request::SourceAudit(name) => self.show_source_audit(&name),
+            Request::AuditSource(name) => {
+                let read = self.read(body, BodyKind::Audit).await?;
+                self.audit_source(&name, AuditRequest::parse(&read)?).await
+            }
+            Request::AuditSourceTable { source, table } => {
+                let read = self.read(body, BodyKind::Audit).await?;
+                self.audit_source(&source, AuditRequest::parse_of_table(&read, table)?).await
+            }
             Request::SourceSelection(name) => self.show_source_selection(&name),
             Request::SelectSourceTables(name) => {
                 let read = self.read(body, BodyKind::TableChoice).await?;
@@ -350,6 +359,9 @@ fn route_label(request: &Request) -> Route {
         | Request::PauseSource(_)
         | Request::ResumeSource(_)
         | Request::RepairSource(_)
+        | Request::SourceAudit(_)
+        | Request::AuditSource(_)
+        | Request::AuditSourceTable { .. }
         | Request::SourceSelection(_)
         | Request::SelectSourceTables(_)
         | Request::ResetSourceSelection(_)

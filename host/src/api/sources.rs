@@ -1,6 +1,6 @@
 //! Sources: how they fare, and what is asked of them.
 
-use cdc_rest::{SourceName, TableAction, TableChoice};
+use cdc_rest::{AuditRequest, SourceName, TableAction, TableChoice};
 
 use super::{Answer, Api, Outcome, json, problems};
 
@@ -27,6 +27,16 @@ impl Api {
     pub(super) async fn repair_source(&self, name: &SourceName) -> Outcome {
         self.sources.repair(name).await.map_err(|error| problems::source(&error))?;
         self.show_source(name)
+    }
+
+    pub(super) fn show_source_audit(&self, name: &SourceName) -> Outcome {
+        let audit = self.sources.audit(name).map_err(|error| problems::source(&error))?;
+        Ok(json(|out| cdc_rest::write_source_audit(out, &audit)))
+    }
+
+    pub(super) async fn audit_source(&self, name: &SourceName, request: AuditRequest) -> Outcome {
+        self.sources.begin_audit(name, request).await.map_err(|error| problems::source(&error))?;
+        self.show_source_audit(name)
     }
 
     pub(super) fn show_source_selection(&self, name: &SourceName) -> Outcome {

@@ -31,7 +31,9 @@ pub use value::{Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB};
 
 use crate::authoring::ComponentCommand;
 use crate::source::{Farewell, SourceSpec, SourceUrl};
-use crate::steering::{OneSource, OneTable, Selection, SourceOrTable, Steer, Steering, SteeringCommand};
+use crate::steering::{
+    AuditCommand, Audited, OneSource, OneTable, Selection, SourceOrTable, Steer, Steering, SteeringCommand,
+};
 use crate::tail::TailSettings;
 use file::ConfigFile;
 use resolve::Key;
@@ -65,6 +67,8 @@ pub enum Invocation {
     DropSource(Box<Farewell>),
     /// Ask a running service to do something with a source.
     Steer(Steering),
+    /// Have a running service compare a source's tables with the database's.
+    Audit(AuditCommand),
 }
 
 /// What `cdc check` runs with.
@@ -140,6 +144,10 @@ enum SourceCommand {
     Repair(Configured<Steer<OneSource>>),
     /// Read one table of a source anew, and mend what differs
     Reread(Configured<Steer<OneTable>>),
+    /// Compare the rows here with the database's
+    ///
+    /// Exits with 0 if they are equal, with 1 if some differ, and with 2 if not all could be compared.
+    Audit(Configured<Steer<Audited>>),
     /// Remove a table's rows here, and capture it no longer until it is resumed
     DropTable(Configured<Steer<OneTable>>),
     /// Choose which tables a source captures, in place of what the configuration says
@@ -189,6 +197,7 @@ Examples:
   cdc tail --table users --operation UPDATE           follow the changes of one table
   cdc tail --from-start --json --once | jq .table     all events as JSON lines
   cdc source reread shop public.users                 read one table of a database anew
+  cdc source audit shop                               compare a database with the rows here
   cdc verify --data ./cdc-data                        check a data folder offline
   cdc component check filter.wasm                     whether a component can be a subscriber
   cdc engine engine.wasm                              take the engine component out
@@ -311,6 +320,10 @@ where
                 SourceCommand::Resume(of) => return steer(of.config, SteeringCommand::Resume(of.settings.what)),
                 SourceCommand::Repair(of) => return steer(of.config, SteeringCommand::Repair(of.settings.what)),
                 SourceCommand::Reread(of) => return steer(of.config, SteeringCommand::Reread(of.settings.what)),
+                SourceCommand::Audit(of) => {
+                    let asked = resolve::resolve(flags, environment, &file(of.config)?, &keys)?.settings;
+                    return Ok(Invocation::Audit(AuditCommand { what: of.settings.what, asked }));
+                }
                 SourceCommand::DropTable(of) => return steer(of.config, SteeringCommand::DropTable(of.settings.what)),
                 SourceCommand::Select(of) => return steer(of.config, SteeringCommand::Select(of.settings.what)),
                 SourceCommand::Drop(arguments) => arguments,

@@ -17,14 +17,19 @@ use cdc_rest::SourceName;
 
 use super::resolve::Environment;
 use super::value::{GIB, KIB, TIB, bytes_in, count_in, milliseconds_in};
-use crate::source::{OnMaxRetained, Password, Secret, SourceKind, SourceSpec, SourceUrl, TableSelection};
+use crate::source::{
+    AuditSchedule, OnMaxRetained, Password, Secret, SourceKind, SourceSpec, SourceUrl, TableSelection,
+};
 
 /// How much log a database keeps for a source before it is warned about, unless the file says otherwise.
 const DEFAULT_MAX_RETAINED_BYTES: u64 = 10 * GIB;
 
 /// What a `[sources.NAME]` table may hold.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 22] = [
     "append-only",
+    "audit",
+    "audit-mend",
+    "audit-rows-per-second",
     "create-slot",
     "exclude",
     "exclude-columns",
@@ -102,6 +107,11 @@ pub(super) fn read(
     spec.makes_slot = table.boolean("create-slot")?.unwrap_or(true);
     spec.skips_tables_without_key = table.boolean("skip-tables-without-key")?.unwrap_or(false);
     spec.server_id = table.parsed("server-id", count_in::<u32>(1..=u64::from(u32::MAX)))?;
+    spec.audit = table.parsed("audit", audit_schedule)?.unwrap_or_default();
+    spec.audit_mends = table.boolean("audit-mend")?.unwrap_or(false);
+    if let Some(rate) = table.parsed("audit-rows-per-second", count_in::<u32>(1..=10_000_000))? {
+        spec.audit_rows_per_second = rate;
+    }
     let foreign: &[&str] = match kind {
         SourceKind::Postgres => &["server-id"],
         SourceKind::Mysql | SourceKind::Mariadb => &["slot", "publication", "create-slot", "skip-tables-without-key"],
@@ -139,6 +149,16 @@ fn on_max_retained(text: &str) -> Result<OnMaxRetained, String> {
         "stop" => Ok(OnMaxRetained::Stop),
         "drop-slot" => Ok(OnMaxRetained::DropSlot),
         _ => Err("warn, stop or drop-slot".to_owned()),
+    }
+}
+
+fn audit_schedule(text: &str) -> Result<AuditSchedule, String> {
+    match text {
+        "off" => Ok(AuditSchedule::Off),
+        "hourly" => Ok(AuditSchedule::Hourly),
+        "daily" => Ok(AuditSchedule::Daily),
+        "weekly" => Ok(AuditSchedule::Weekly),
+        _ => Err("off, hourly, daily or weekly".to_owned()),
     }
 }
 
@@ -255,7 +275,8 @@ mod tests {
              exclude-columns = ['public.users.password']\nmask.hash = ['public.users.email']\n\
              mask.redact = ['*.note']\nmask.salt = '${CDC_SALT}'\ntable-name = '{relation}'\nslot = 's'\n\
              publication = 'p'\nsnapshot = false\nheartbeat-ms = 500\nmax-retained-bytes = '1GiB'\n\
-             on-max-retained = 'drop-slot'\ntls-ca-file = 'ca.pem'\n",
+             on-max-retained = 'drop-slot'\ntls-ca-file = 'ca.pem'\naudit = 'weekly'\naudit-mend = true\n\
+             audit-rows-per-second = 500\n",
         );
         let spec = spec.expect("valid");
         assert_eq!(spec.url.secret_text(), "postgres://cdc:hunter2${x@db:5432/shop");
@@ -268,6 +289,7 @@ mod tests {
         assert_eq!((spec.snapshot, spec.heartbeat), (false, Some(Duration::from_millis(500))));
         assert_eq!((spec.max_retained_bytes, spec.on_max_retained), (Some(GIB), OnMaxRetained::DropSlot));
         assert_eq!(spec.tls_ca_file.as_deref(), Some(Path::new("conf/ca.pem")));
+        assert_eq!((spec.audit, spec.audit_mends, spec.audit_rows_per_second), (AuditSchedule::Weekly, true, 500));
         assert!(!format!("{spec:?}").contains("hunter2"), "{spec:?}");
     }
 
@@ -287,7 +309,7 @@ mod tests {
             ("url = 'postgres://${NOBODY'", "url: `${` has no `}`"),
             (
                 "url = 'postgres://h'\nslto = 's'",
-                "slto: there is no such option; allowed here: append-only, create-slot, ",
+                "slto: there is no such option; allowed here: append-only, audit, ",
             ),
             ("url = 'postgres://h'\nmask.hsah = []", "mask.hsah: there is no such option"),
             ("url = 'postgres://h'\nmask = 1", "mask: it has to be a table"),
@@ -298,6 +320,7 @@ mod tests {
             ("url = 'postgres://h'\non-max-retained = 'drop'", "on-max-retained: allowed: warn, stop or drop-slot"),
             ("url = 'postgres://h'\nmax-retained-bytes = -1", "max-retained-bytes: allowed: unlimited, or a size"),
             ("url = 'postgres://h'\nsnapshot = 'yes'", "snapshot: allowed: true or false"),
+            ("url = 'postgres://h'\naudit = 'yearly'", "audit: allowed: off, hourly, daily or weekly"),
             ("url = 'postgres://h'\nserver-id = 1", "server-id: there is no such thing in postgres"),
             ("url = 'mariadb://h'\nslot = 's'", "slot: there is no such thing in mariadb"),
             ("url = 'mysql://h'\non-max-retained = 'drop-slot'", "on-max-retained: mysql has no slot"),

@@ -380,6 +380,13 @@ fn sources_are_steered_over_the_service_that_is_followed_too() {
     assert_eq!(select.asked.url.to_string(), "http://h/");
     assert!(matches!(select.command, SteeringCommand::Select(choice) if choice.tables == ["a.*", "b.*"]));
     assert!(matches!(steered(&["source", "select", "shop", "--reset"], &[]).command, SteeringCommand::Select(_)));
+    let audit = match invoke(&["source", "audit", "shop", "t", "--mend", "--url=http://h"], &[], file) {
+        Ok(Invocation::Audit(audit)) => audit,
+        other => panic!("no audit: {other:?}"),
+    };
+    assert_eq!((audit.what.table.as_deref(), audit.what.mend, audit.what.no_wait), (Some("t"), true, false));
+    assert_eq!(audit.asked.url.to_string(), "http://h/");
+    invoke(&["source", "audit", "shop", "--show", "--mend"], &[], file).expect_err("one or the other");
     for wrong in [&["source", "reread", "shop"][..], &["source", "select", "shop"], &["source", "pause"]] {
         invoke(wrong, &[], file).expect_err("it lacks something");
     }

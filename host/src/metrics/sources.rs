@@ -46,6 +46,14 @@ pub struct SourceFigures {
     pub table_stops: u64,
     /// Tables that began to be read anew.
     pub table_rereads: u64,
+    /// Rows that were compared with the database's.
+    pub audit_rows: u64,
+    /// Rows that differed.
+    pub audit_differences: u64,
+    /// Rows of those that were mended.
+    pub audit_mended: u64,
+    /// When the last audit ended, in ms since 1970, and whether every row was the database's.
+    pub last_audit: Option<(u64, bool)>,
     /// From a commit in the database until it is durable here, of each portion's first transaction.
     pub(crate) delay: SourceDelay,
 }
@@ -96,6 +104,9 @@ impl Collector for SourceCollector {
         counter("source_snapshot_rows", "Rows of tables that were read beside the log", |all| all.rows_read)?;
         counter("source_table_stops", "Tables that stopped", |all| all.table_stops)?;
         counter("source_table_rereads", "Tables that began to be read anew", |all| all.table_rereads)?;
+        counter("source_audit_rows", "Rows that were compared with the database's", |all| all.audit_rows)?;
+        counter("source_audit_differences", "Rows that differed from the database's", |all| all.audit_differences)?;
+        counter("source_audit_mended", "Rows that differed and were mended", |all| all.audit_mended)?;
         let mut tables =
             encoder.encode_descriptor("source_tables", "Tables in each state.", None, MetricType::Gauge)?;
         for figures in &all {
@@ -122,6 +133,10 @@ impl Collector for SourceCollector {
         let retained = "Bytes of log that the database keeps because of the source";
         known("source_retained_bytes", retained, |all| all.retained_bytes)?;
         known("source_retained_budget_bytes", "How many of them there may be", |all| all.retained_budget)?;
+        let ended = "When the last audit ended, in seconds since 1970";
+        known("source_audit_ended_seconds", ended, |all| all.last_audit.map(|(ended_at_ms, _)| ended_at_ms / 1_000))?;
+        let equal = "Whether the last audit found every row to be the database's";
+        known("source_audit_equal", equal, |all| all.last_audit.map(|(_, is_equal)| u64::from(is_equal)))?;
         let delay = "From a commit in the database until it is durable, of each portion's first transaction";
         family(&mut encoder, "source_delay_seconds", delay, MetricType::Histogram, &all, |all, metric| {
             all.delay.0.encode(metric)
@@ -174,6 +189,10 @@ mod tests {
             ],
             table_stops: 1,
             table_rereads: 2,
+            audit_rows: 100,
+            audit_differences: 3,
+            audit_mended: 1,
+            last_audit: Some((1_764_000_000_500, false)),
             delay,
         };
         let unknown =

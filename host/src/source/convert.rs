@@ -58,7 +58,7 @@ pub(super) fn convert(source: &str, after: Option<&str>, portion: Portion) -> Co
             Step::Describe(table) | Step::ReadBegan(table) => (table, None),
             Step::Change(change) => (change.table.clone(), Some(change)),
             // What these ask for is done before the portion is sent, or after.
-            Step::ReadDone(_) | Step::Rewrite(_) | Step::Gone(_) => continue,
+            Step::ReadDone(_) | Step::Rewrite(_) | Step::Gone(_) | Step::Audited(_) | Step::AuditOff { .. } => continue,
         };
         // Mostly the last one.
         let known = tables.iter().rev().find(|(known, _)| Arc::ptr_eq(known, &table) || *known == table);

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use cdc_rest::SourceName;
 use cdc_sources::FeedError;
 
+use super::audit::Audit;
 use super::feeds::Opener;
 use super::kept::Kept;
 use super::spec::SourceSpec;
@@ -98,7 +99,7 @@ impl Farewell {
             timestamp_ms: store.head().timestamp_ms,
             // An empty position is none.
             positions: vec![(name.as_str().to_owned(), String::new())],
-            documents: vec![Kept::removal(name.as_str())],
+            documents: vec![Kept::removal(name.as_str()), Audit::removal(name.as_str())],
             ..Batch::default()
         };
         blocking(move || {

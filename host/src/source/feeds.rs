@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cdc_sources::{
-    Checkpoint, Feed as _, FeedError, Finding, Portion, Progress, Remedy, Rules, Table, TableOrders, mysql, postgres,
+    AuditOrder, Checkpoint, Feed as _, FeedError, Finding, Portion, Progress, Remedy, Rules, Table, TableOrders, mysql,
+    postgres,
 };
 
 use super::kept::{Kept, Selected};
@@ -232,6 +233,15 @@ impl AnyFeed {
             Self::Mysql(feed) => feed.confirm(checkpoint),
             #[cfg(test)]
             Self::Scripted(feed) => feed.confirm(checkpoint),
+        }
+    }
+
+    pub(super) fn audit(&mut self, order: AuditOrder) {
+        match self {
+            Self::Postgres(feed) => feed.audit(order),
+            Self::Mysql(feed) => feed.audit(order),
+            #[cfg(test)]
+            Self::Scripted(feed) => feed.audit(order),
         }
     }
 

@@ -15,6 +15,7 @@
 //!   never because the database does not show it at the moment.
 //! - A source that cannot go on says why, and harms no other; so does a table.
 
+mod audit;
 mod behind;
 mod budget;
 mod convert;
@@ -43,6 +44,7 @@ mod scripted;
 #[cfg(test)]
 mod tests;
 
+pub use audit::AuditSchedule;
 pub use error::SourceError;
 pub use farewell::{Farewell, FarewellError};
 pub use sources::Sources;

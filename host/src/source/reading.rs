@@ -68,14 +68,7 @@ impl Readings {
         if change.action == Action::Read && keys.before.as_mut().is_some_and(|before| before.has(change)) {
             return true;
         }
-        let hash = || xxh3_128(canonical(&change.key).as_bytes());
-        match change.action {
-            Action::Replace | Action::Read => drop(keys.seen.insert(hash())),
-            Action::Remove => drop(keys.seen.remove(&hash())),
-            Action::Truncate => {
-                keys.seen.clear();
-                keys.before.iter_mut().for_each(Contents::clear);
-            }
+        keys.see(change);
         }
         false
     }
@@ -96,13 +89,44 @@ impl Readings {
 }
 
 impl Keys {
+    /// Takes in a change of their table.
+    pub(super) fn see(&mut self, change: &Change) {
+        match change.action {
+            Action::Replace | Action::Read => self.add(&change.key),
+            Action::Remove => drop(self.seen.remove(&hash(&change.key))),
+            Action::Truncate => {
+                self.seen.clear();
+                self.before.iter_mut().for_each(Contents::clear);
+            }
+        }
+    }
+
+    /// A row with this key is there.
+    pub(super) fn add(&mut self, key: &[String]) {
+        self.seen.insert(hash(key));
+    }
+
+    /// Whether a row with this key was seen.
+    pub(super) fn has(&self, key: &[String]) -> bool {
+        self.seen.contains(&hash(key))
+    }
+
+    /// Whether a row with this key, as the store has it, was seen.
+    pub(super) fn contains(&self, canonical: &[u8]) -> bool {
+        self.seen.contains(&xxh3_128(canonical))
+    }
+
     /// At the end, whether a row, as the store has it, is not there any more.
     pub(super) fn lack(&mut self, canonical: &[u8], image: &[u8]) -> bool {
-        if self.seen.contains(&xxh3_128(canonical)) {
+        if self.contains(canonical) {
             return false;
         }
         self.before.as_mut().is_none_or(|before| before.lacks(canonical, image))
     }
+}
+
+fn hash(key: &[String]) -> u128 {
+    xxh3_128(canonical(key).as_bytes())
 }
 
 /// A key as the store has it: one part as it is; several with `%` and `/` percent-encoded, joined by `/`.

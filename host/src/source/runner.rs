@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use cdc_sources::Reason;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 
@@ -59,6 +60,7 @@ impl Runner {
                 Goal::End => return,
                 Goal::Pause => {
                     self.source.enter(Phase::Paused);
+                    self.end_audit(Reason::new("paused", "the source was paused")).await;
                     if self.rest(&mut wishes, wish, false).await {
                         return;
                     }
@@ -90,6 +92,7 @@ impl Runner {
                 Failure::Stop { code, message } | Failure::Table { code, message, .. } => {
                     tracing::error!(source = self.source.name(), code, "the source stopped: {message}");
                     self.source.enter_because(Phase::Stopped, &code, &message);
+                    self.end_audit(Reason::new(&*code, format!("the source stopped: {message}"))).await;
                     backoff = Backoff::default();
                     // What the budget asks for has been done if that is why it stopped.
                     self.rest(&mut wishes, wish, matches!(code.as_str(), OVER | "slot-lost")).await

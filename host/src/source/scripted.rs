@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cdc_sources::{
-    Action, Change, Checkpoint, Column, FeedError, Kind, Portion, Progress, Reason, Remedy, Table, TableOrders,
-    TableProgress, TableState,
+    Action, AuditOrder, Change, Checkpoint, Column, FeedError, Kind, Portion, Progress, Reason, Remedy, Table,
+    TableOrders, TableProgress, TableState,
 };
 
 use tokio::sync::Notify;
@@ -35,6 +35,7 @@ struct Inner {
     confirmed: Vec<String>,
     progress: Progress,
     slots_dropped: usize,
+    audits: Vec<AuditOrder>,
 }
 
 impl Script {
@@ -83,6 +84,11 @@ impl Script {
         self.lock().confirmed.clone()
     }
 
+    /// What was to be compared.
+    pub(super) fn audits(&self) -> Vec<AuditOrder> {
+        self.lock().audits.clone()
+    }
+
     pub(super) fn slots_dropped(&self) -> usize {
         self.lock().slots_dropped
     }
@@ -126,6 +132,10 @@ impl ScriptedFeed {
 
     pub(super) fn confirm(&mut self, checkpoint: &Checkpoint) {
         self.0.lock().confirmed.push(checkpoint.0.clone());
+    }
+
+    pub(super) fn audit(&mut self, order: AuditOrder) {
+        self.0.lock().audits.push(order);
     }
 
     pub(super) fn progress(&self) -> Progress {

@@ -9,6 +9,7 @@ use cdc_sources::{Change, Checkpoint, Portion, Rewrite, Step, Table, TableState}
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use super::audit::Auditing;
 use super::behind;
 use super::budget::{drop_slot, over_budget};
 use super::door::{IN_FLIGHT_MAX, InFlight, Settled};
@@ -38,10 +39,12 @@ pub(super) enum Ended {
 
 /// A feed that is open.
 pub(super) struct Session<'a> {
-    runner: &'a Runner,
-    in_flight: &'a mut InFlight,
-    feed: AnyFeed,
+    pub(super) runner: &'a Runner,
+    pub(super) in_flight: &'a mut InFlight,
+    pub(super) feed: AnyFeed,
     readings: Readings,
+    /// The audit that the feed is at.
+    pub(super) auditing: Option<Auditing>,
     /// Tables that were met, began to be read, and were read in this session.
     met: HashSet<String>,
     begun: HashSet<String>,
@@ -124,6 +127,7 @@ impl<'a> Session<'a> {
             in_flight,
             feed,
             readings,
+            auditing: None,
             met,
             begun,
             read,
@@ -148,6 +152,7 @@ impl<'a> Session<'a> {
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.is_outdated {
+            self.next_audit();
             tokio::select! {
                 biased;
                 _ = wishes.changed() => return Ok(()),
@@ -158,6 +163,7 @@ impl<'a> Session<'a> {
                     let portion = portion.map_err(|error| Failure::of_feed(&error, self.runner.source.name()))?;
                     self.take(portion, backoff).await?;
                 }
+                () = self.runner.source.audits.notified() => {}
                 _ = looks.tick() => {
                     if let Some(failure) = self.look_at_progress() {
                         return Err(failure);
@@ -165,6 +171,7 @@ impl<'a> Session<'a> {
                     if self.has_begun {
                         self.finish_repair().await?;
                         self.look_for_missing().await?;
+                        self.audit_when_due().await?;
                     }
                 }
             }
@@ -185,7 +192,12 @@ impl<'a> Session<'a> {
                     if self.readings.see(change) {
                         here.push(at);
                     }
+                    if let Some(auditing) = &mut self.auditing {
+                        auditing.see(change);
+                    }
                 }
+                Step::Audited(piece) => self.audited(piece, backoff).await?,
+                Step::AuditOff { table, reason } => self.audit_off(table, reason).await?,
                 Step::ReadBegan(table) => {
                     // A table that is gone, and is there again under its name, keeps what is noted of it.
                     over.retain(|over| !matches!(over, Over::Gone(gone) if gone.name == table.name));
@@ -423,7 +435,7 @@ impl<'a> Session<'a> {
     }
 
     /// Waits until every portion has met its fate.
-    async fn settle_all(&mut self, backoff: &mut Backoff) -> Result<(), Failure> {
+    pub(super) async fn settle_all(&mut self, backoff: &mut Backoff) -> Result<(), Failure> {
         let mut outcome = Ok(());
         while let Some(settled) = self.in_flight.settle_next(self.runner.source.name()).await {
             let settled = self.settled(settled, backoff);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cdc_rest::{SourceName, SourceState, SourceStatus};
 use tokio::task::JoinHandle;
 
+use super::audit::Audit;
 use super::error::SourceError;
 use super::feeds::Opener;
 use super::kept::Kept;
@@ -71,7 +72,8 @@ impl Sources {
             kept.slot.clone_from(&spec.slot);
             kept.publication.clone_from(&spec.publication);
             let name = spec.name.clone();
-            let source = Arc::new(Source::new(spec, kept));
+            let audit = Audit::read(&*view, spec.name.as_str())?;
+            let source = Arc::new(Source::new(spec, kept, audit));
             let runner = Runner { source: source.clone(), opener, store: store.clone(), ingest: ingest.clone() };
             let task = Mutex::new(Some(tokio::spawn(runner.run())));
             entries.insert(name, Entry { source, task });

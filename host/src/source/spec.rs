@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdc_rest::SourceName;
+use cdc_sources::AuditPace;
 
+use super::audit::AuditSchedule;
 use super::url::{Secret, SourceKind, SourceUrl};
 
 /// A source as the configuration has it: checked as far as that goes without the database.
@@ -39,6 +41,12 @@ pub struct SourceSpec {
     pub skips_tables_without_key: bool,
     /// The number under which the source registers as a replica (MySQL, MariaDB).
     pub server_id: Option<u32>,
+    /// When its tables are compared with the database's without being asked.
+    pub audit: AuditSchedule,
+    /// Whether rows that differ then are mended.
+    pub audit_mends: bool,
+    /// How many rows a second an audit reads at most.
+    pub audit_rows_per_second: u32,
 }
 
 /// A password that does not stand in the address.
@@ -116,6 +124,9 @@ impl SourceSpec {
             makes_slot: true,
             skips_tables_without_key: false,
             server_id: None,
+            audit: AuditSchedule::Off,
+            audit_mends: false,
+            audit_rows_per_second: AuditPace::default().rows_per_second,
         }
     }
 

@@ -7,8 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cdc_rest::{LastRepair, SourcePlace, SourceSelection, SourceState, SourceStatus, SourceTable, SourceTableState};
 use cdc_sources::Progress;
-use tokio::sync::{MutexGuard as KeptGuard, watch};
+use tokio::sync::{MutexGuard as KeptGuard, Notify, watch};
 
+use super::audit::{Audit, LastAudit};
 use super::kept::{Kept, Selected};
 use super::shown::Shown;
 use super::spec::{OnMaxRetained, SourceSpec};
@@ -62,6 +63,9 @@ pub(super) struct Source {
     kept: tokio::sync::Mutex<Kept>,
     pub(super) counts: Counts,
     pub(super) delay: SourceDelay,
+    audit: Mutex<Audit>,
+    /// Rung when there is something to compare.
+    pub(super) audits: Notify,
     shown: Mutex<Shown>,
 }
 
@@ -77,6 +81,12 @@ pub(super) struct Counts {
     pub(super) table_stops: AtomicU64,
     /// Tables that began to be read anew.
     pub(super) table_rereads: AtomicU64,
+    /// Rows that were compared with the database's.
+    pub(super) audit_rows: AtomicU64,
+    /// Rows that differed.
+    pub(super) audit_differences: AtomicU64,
+    /// Rows of those that were mended.
+    pub(super) audit_mended: AtomicU64,
 }
 
 /// A source's figures for the metrics.
@@ -108,12 +118,20 @@ pub struct SourceFigures {
     pub table_stops: u64,
     /// Tables that began to be read anew.
     pub table_rereads: u64,
+    /// Rows that were compared with the database's.
+    pub audit_rows: u64,
+    /// Rows that differed.
+    pub audit_differences: u64,
+    /// Rows of those that were mended.
+    pub audit_mended: u64,
+    /// When the last audit ended, in ms since 1970, and whether every row was the database's; over restarts.
+    pub last_audit: Option<(u64, bool)>,
     /// From a commit in the database until it is durable here.
     pub(crate) delay: SourceDelay,
 }
 
 impl Source {
-    pub(super) fn new(spec: SourceSpec, kept: Kept) -> Self {
+    pub(super) fn new(spec: SourceSpec, kept: Kept, audit: Audit) -> Self {
         let (goal, phase, state) = match kept.is_paused {
             true => (Goal::Pause, Phase::Paused, SourceState::Paused),
             false => (Goal::Follow, Phase::Starting, SourceState::Starting),
@@ -125,6 +143,8 @@ impl Source {
             kept: tokio::sync::Mutex::new(kept),
             counts: Counts::default(),
             delay: SourceDelay::default(),
+            audit: Mutex::new(audit),
+            audits: Notify::new(),
             shown: Mutex::new(shown),
         }
     }
@@ -140,6 +160,22 @@ impl Source {
     /// What it is doing.
     pub(super) fn state(&self) -> SourceState {
         self.shown().state
+    }
+
+    /// What is known of its audits.
+    pub(super) fn audit(&self) -> MutexGuard<'_, Audit> {
+        self.audit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether every table of it follows that can.
+    pub(super) fn is_following(&self) -> bool {
+        self.state() == SourceState::Following
+    }
+
+    /// The tables that it has.
+    pub(super) fn table_names(&self) -> Vec<String> {
+        let is_there = |table: &SourceTable| table.state != SourceTableState::Dropped;
+        self.shown().tables().into_iter().filter(is_there).map(|table| table.table).collect()
     }
 
     /// What is kept, while nobody changes it.
@@ -300,6 +336,10 @@ impl Source {
             tables,
             table_stops: count(&self.counts.table_stops),
             table_rereads: count(&self.counts.table_rereads),
+            audit_rows: count(&self.counts.audit_rows),
+            audit_differences: count(&self.counts.audit_differences),
+            audit_mended: count(&self.counts.audit_mended),
+            last_audit: self.audit().last().map(|LastAudit { ended_at_ms, is_equal }| (ended_at_ms, is_equal)),
             delay: self.delay.clone(),
         }
     }

@@ -244,7 +244,7 @@ impl Follower {
             self.flush().await?;
         }
         let piece = AuditPiece { table: form.table.clone(), rows: AuditRows::Images(rows), is_last: end };
-        self.steps.push(Step::Audited(piece));
+        self.steps.push(Step::Audited(piece.into()));
         self.step_bytes += bytes;
         if end {
             self.end_audit(None);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
 
+mod audits;
 mod budget;
 mod following;
 mod readings;

@@ -210,7 +210,7 @@ impl Audits {
         };
         let is_last = is_last || matches!(current.order.scope, AuditScope::Keys(_));
         decoder.cut();
-        decoder.out.push(Step::Audited(AuditPiece { table: defined.shape.table.clone(), rows, is_last }));
+        decoder.out.push(Step::Audited(Arc::new(AuditPiece { table: defined.shape.table.clone(), rows, is_last })));
         if is_last {
             self.end(decoder, None);
             return;
