@@ -27,6 +27,9 @@ const CHANGED_MAX: usize = 100_000;
 /// How often in a row a chunk may turn out to be of no use.
 const ATTEMPTS_MAX: u32 = 600;
 
+/// How long a connection is kept for another audit.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
 /// How long to wait before the next attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -44,6 +47,8 @@ pub(super) struct Audits {
     reader: Option<Reader>,
     /// Whoever reads now; the task ends when this does.
     tasks: Option<mpsc::UnboundedSender<Task>>,
+    /// When it had nothing to read any more.
+    idle_since: Instant,
     /// The number of the request that counts.
     number: u64,
     current: Option<Current>,
@@ -81,7 +86,8 @@ impl Audits {
     pub(super) fn new(orders: mpsc::UnboundedReceiver<AuditOrder>) -> Audits {
         let (answer, answers) = mpsc::unbounded_channel();
         let (heard, tasks, number, current) = (VecDeque::new(), None, 0, None);
-        Audits { orders, ordered: None, answer, answers, heard, reader: None, tasks, number, current }
+        let (reader, idle_since) = (None, Instant::now());
+        Audits { orders, ordered: None, answer, answers, heard, reader, tasks, idle_since, number, current }
     }
 
     /// The same, with what reads.
@@ -138,6 +144,9 @@ impl Follower {
         }
         let Some(current) = &self.audits.current else {
             self.audits.heard.clear();
+            if self.audits.idle_since.elapsed() > IDLE_MAX {
+                self.audits.tasks = None;
+            }
             return Ok(false);
         };
         if let Err(reason) = self.is_audited(&current.name) {
@@ -261,8 +270,7 @@ impl Follower {
             self.steps.push(Step::AuditOff { table: current.order.table, reason });
         }
         self.audits.number += 1;
-        // Between audits there is no connection for them.
-        self.audits.tasks = None;
+        self.audits.idle_since = Instant::now();
     }
 
     /// Whether a table's rows are known, so that they can be compared; or what is done with it instead.
@@ -293,11 +301,17 @@ async fn read(
 ) {
     let mut conn = None;
     let mut pacer = Pacer::new(pace);
+    let mut paced_for = Name::default();
     let mut next_at = Instant::now();
     while let Some(mut task) = tasks.recv().await {
         // Of those before it nothing is wanted any more.
         while let Ok(newer) = tasks.try_recv() {
             task = newer;
+        }
+        if paced_for != task.request.name {
+            // Nothing is known of how large its rows are.
+            pacer = Pacer::new(pace);
+            paced_for.clone_from(&task.request.name);
         }
         let number = task.request.generation;
         sleep_until(next_at.max(Instant::now() + task.pause)).await;

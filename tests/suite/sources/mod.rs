@@ -1,5 +1,6 @@
 //! Databases that are followed, seen from outside: real servers, the real binary, and what its API shows.
 
+mod auditing;
 mod commands;
 mod mariadb;
 mod postgres;

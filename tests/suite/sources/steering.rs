@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{configured, shop, status, until_equal, until_following, until_state};
 
 /// `cdc source …` at this service.
-fn source(server: &Server, arguments: &[&str]) -> Output {
+pub(super) fn source(server: &Server, arguments: &[&str]) -> Output {
     let mut command = Command::new(cdc());
     command.arg("source").args(arguments).args(["--url", &server.url()]).current_dir(std::env::temp_dir());
     Output::of(&mut command)

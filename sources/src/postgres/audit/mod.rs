@@ -11,7 +11,7 @@ mod text;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use text::{RowText, TextForm};
 
@@ -32,6 +32,9 @@ const WINDOW_ROWS_MAX: usize = 100_000;
 
 /// How often in a row a chunk may turn out to be of no use.
 const ATTEMPTS_MAX: u32 = 600;
+
+/// How long connections are kept for another audit.
+const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// How long to wait before the next attempt.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -73,13 +76,16 @@ pub(super) struct Audits {
     current: Option<Current>,
     /// Whoever reads; its thread ends when this does.
     reader: Option<Sender<Task>>,
+    /// When it had nothing to read any more.
+    idle_since: Instant,
     /// The chunk that waits for the log to reach this place.
     awaited: Option<Lsn>,
 }
 
 impl Audits {
     pub(super) fn new(shared: Arc<Shared>, options: Arc<Options>, address: Address) -> Audits {
-        Audits { shared, options, address, number: 0, current: None, reader: None, awaited: None }
+        let (number, current, reader, idle_since, awaited) = (0, None, None, Instant::now(), None);
+        Audits { shared, options, address, number, current, reader, idle_since, awaited }
     }
 
     /// Whether rows wait for the log to reach their place.
@@ -94,7 +100,10 @@ impl Audits {
             self.begin(decoder, order)?;
             return Ok(true);
         }
-        let Some(current) = &self.current else { return Ok(false) };
+        let Some(current) = &self.current else {
+            self.reader.take_if(|_| self.idle_since.elapsed() > IDLE_MAX);
+            return Ok(false);
+        };
         if let Err(reason) = is_audited(decoder, current.oid) {
             self.end(decoder, Some(reason));
             return Ok(true);
@@ -231,8 +240,7 @@ impl Audits {
         decoder.audit = None;
         self.number += 1;
         self.awaited = None;
-        // Whoever orders the next audit at once waits for new connections; between audits there are none.
-        self.reader = None;
+        self.idle_since = Instant::now();
     }
 }
 

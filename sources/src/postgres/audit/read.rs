@@ -1,6 +1,6 @@
 //! The thread that reads rows to be compared: one chunk for each task, in a transaction and a snapshot of its own, by
-//! COPY; as sums that the database computes, or as rows. It has two connections while an audit goes on, and none between
-//! audits.
+//! COPY; as sums that the database computes, or as rows. It has two connections while an audit goes on and for a
+//! short while after, and none between audits.
 //!
 //! What takes longer than a statement may is cancelled by the server, and tried again with fewer rows.
 
@@ -77,6 +77,8 @@ struct Session<'r> {
     /// Writes the messages that say where chunks are.
     beside: Connection,
     pacer: Pacer,
+    /// The table whose rows it goes by.
+    paced_for: u32,
     /// The table as it was found with the last chunk, and the types of its key's columns: so that it is looked up only
     /// once for each chunk, under its lock.
     known: Option<(Published, Arc<Shape>, Vec<String>)>,
@@ -132,15 +134,21 @@ impl<'r> Session<'r> {
         let rules = Arc::new(options.rules.clone());
         let catalog = Catalog::new(connect()?, &options.publication, &address.database, rules);
         let catalog = catalog.without(&options.orders);
-        let (pacer, known, next_at) = (Pacer::new(pace), None, Instant::now());
-        Ok(Session { reader, catalog, beside: connect()?, pacer, known, next_at })
+        let (pacer, paced_for, known, next_at) = (Pacer::new(pace), 0, None, Instant::now());
+        Ok(Session { reader, catalog, beside: connect()?, pacer, paced_for, known, next_at })
     }
 
     fn chunk(&mut self, task: Task) -> Result<Answer, FeedError> {
         let doing = |error: WireError| error.into_feed("read rows to compare");
         let table = match &self.known {
             Some((table, ..)) if table.oid == task.oid => Some(table.clone()),
-            _ => self.catalog.published(Some(task.oid)).map_err(doing)?.pop(),
+            _ => {
+                if self.paced_for != task.oid {
+                    // Nothing is known of how large its rows are.
+                    (self.pacer, self.paced_for) = (Pacer::new(task.pace), task.oid);
+                }
+                self.catalog.published(Some(task.oid)).map_err(doing)?.pop()
+            }
         };
         let Some(table) = table else {
             self.next_at = Instant::now() + PAUSE;

@@ -15,10 +15,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cdc_test_servers::{MariaDb, Postgres};
-use cdc_tests::harness::{Launch, Server};
+use cdc_tests::harness::{Launch, Server, until};
 use cdc_tests::truth::{self, Truth};
 
-use super::configured;
+use super::{configured, until_state};
 
 /// One server for all stories: they end neither it nor each other.
 fn postgres() -> &'static Postgres {
@@ -137,6 +137,24 @@ impl Place {
     }
 }
 
+/// Has the source prove itself: what follows has to be equal.
+#[track_caller]
+fn proves_itself(server: &Server, source: &str) {
+    let path = format!("/sources/{source}");
+    // What was altered last may still be read anew.
+    until_state(server, source, "following");
+    server.post(&format!("{path}/audit"), "{}").expect(200);
+    let audit = until("the audit to end", || {
+        let audit = server.get(&format!("{path}/audit")).expect(200).json();
+        (audit["state"] != "running").then_some(audit)
+    });
+    for table in server.get(&path).expect(200).json()["tables"].as_array().unwrap() {
+        let found = audit["tables"].as_array().unwrap().iter().find(|found| found["table"] == table["table"]);
+        let is_equal = found.is_some_and(|found| found["state"] == "equal");
+        assert!(is_equal || table["state"] != "following", "{table}: {audit:#}");
+    }
+}
+
 /// Tells a story in all three ways.
 #[track_caller]
 fn tell(database: Database, lines: &str, setup: &str, steps: &[&str]) {
@@ -178,6 +196,7 @@ fn tell_in(way: Way, database: Database, lines: &str, setup: &str, steps: &[&str
     }
     let server = server.stop().start();
     place.is_true(&server);
+    proves_itself(&server, &place.name);
     let launch = server.stop();
     launch.data().verify().expect_success();
 }
