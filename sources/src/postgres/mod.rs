@@ -22,6 +22,7 @@
 //! - A partitioned table is one table, under its own name. Generated columns are not in the log (before version 18, or
 //!   if they are not published), and are left out of what is read too. Column lists and row filters of a publication
 //!   hold for what is read too.
+//! - Rows can be compared with what was handed out of them, by sums that the server computes or whole (`audit/`).
 //! - How values are written: `value.rs`.
 //!
 //! # The role it needs
