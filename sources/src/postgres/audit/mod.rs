@@ -63,6 +63,8 @@ struct Current {
     oid: u32,
     /// The key of the last row that was handed out, as the database writes it.
     after: Option<Vec<String>>,
+    /// The columns that it is of.
+    key: Vec<String>,
     attempts: u32,
 }
 
@@ -145,7 +147,7 @@ impl Audits {
             |mark: &&TableMark| !mark.unnamed && decoder.captured_name(&mark.namespace, &mark.relation) == order.table;
         let oid = decoder.tables.values().find(is_it).map(|mark| mark.oid);
         // Of no table, if there is none.
-        self.current = Some(Current { order, oid: oid.unwrap_or_default(), after: None, attempts: 0 });
+        self.current = Some(Current { order, oid: oid.unwrap_or_default(), after: None, key: Vec::new(), attempts: 0 });
         if !self.options.snapshot {
             let reason = "the source does not read the rows that were there before it, so they are not here";
             self.end(decoder, Some(Reason::new("no-snapshot", reason)));
@@ -168,7 +170,8 @@ impl Audits {
         // The window begins before the reader takes its snapshot.
         decoder.audit = Some((current.oid, Window::new(decoder.recent(), WINDOW_ROWS_MAX, Lacking::default())));
         let AuditOrder { scope, pace, .. } = current.order.clone();
-        let task = Task { number: self.number, oid: current.oid, after: current.after.clone(), scope, pace, pause };
+        let (number, oid, after, key) = (self.number, current.oid, current.after.clone(), current.key.clone());
+        let task = Task { number, oid, after, key, scope, pace, pause };
         // A reader that is gone says nothing any more, and then the feed is at its end.
         let _ = reader.send(task);
     }
@@ -199,6 +202,7 @@ impl Audits {
         let stamp = defined.definition.stamp(&self.options.rules);
         let is_same = decoder.tables.get(&current.oid).is_some_and(|mark| {
             (&mark.namespace, &mark.relation) == (&found.namespace, &found.relation)
+                && mark.key == defined.shape.table.key
                 && mark.definition.as_ref() == Some(&stamp)
         });
         if !is_same {
@@ -226,6 +230,7 @@ impl Audits {
         }
         if let Some(current) = &mut self.current {
             current.after = last.or_else(|| current.after.take());
+            current.key.clone_from(&defined.shape.table.key);
             current.attempts = 0;
         }
         self.ask(decoder, Duration::ZERO);

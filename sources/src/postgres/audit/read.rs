@@ -34,6 +34,8 @@ pub(super) struct Task {
     pub(super) oid: u32,
     /// Rows with keys after this one, as the database writes it.
     pub(super) after: Option<Vec<String>>,
+    /// The columns of the key that `after` is of, if there is one.
+    pub(super) key: Vec<String>,
     pub(super) scope: AuditScope,
     pub(super) pace: AuditPace,
     /// How long to wait first.
@@ -190,7 +192,7 @@ impl<'r> Session<'r> {
         let Some(found) = self.catalog.find(task.oid)? else { return Ok(None) };
         let is_same = (&found.published.namespace, &found.published.relation) == (&table.namespace, &table.relation);
         let (found, Ok(defined)) = (found.published, found.form) else { return Ok(None) };
-        if !is_same {
+        if !is_same || task.after.is_some() && task.key != defined.shape.table.key {
             return Ok(None);
         }
         let place = slot::mark_place(&mut self.beside)?;
