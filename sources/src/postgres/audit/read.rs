@@ -79,8 +79,8 @@ struct Session<'r> {
     /// Writes the messages that say where chunks are.
     beside: Connection,
     pacer: Pacer,
-    /// The table whose rows it goes by.
-    paced_for: u32,
+    /// The table whose rows it goes by, and whether those are sums.
+    paced_for: (u32, bool),
     /// The table as it was found with the last chunk, and the types of its key's columns: so that it is looked up only
     /// once for each chunk, under its lock.
     known: Option<(Published, Arc<Shape>, Vec<String>)>,
@@ -136,21 +136,20 @@ impl<'r> Session<'r> {
         let rules = Arc::new(options.rules.clone());
         let catalog = Catalog::new(connect()?, &options.publication, &address.database, rules);
         let catalog = catalog.without(&options.orders);
-        let (pacer, paced_for, known, next_at) = (Pacer::new(pace), 0, None, Instant::now());
+        let (pacer, paced_for, known, next_at) = (Pacer::new(pace), (0, false), None, Instant::now());
         Ok(Session { reader, catalog, beside: connect()?, pacer, paced_for, known, next_at })
     }
 
     fn chunk(&mut self, task: Task) -> Result<Answer, FeedError> {
         let doing = |error: WireError| error.into_feed("read rows to compare");
+        let paced_for = (task.oid, task.scope == AuditScope::Sums);
+        if self.paced_for != paced_for {
+            // Nothing is known of how large its rows are.
+            (self.pacer, self.paced_for) = (Pacer::new(task.pace), paced_for);
+        }
         let table = match &self.known {
             Some((table, ..)) if table.oid == task.oid => Some(table.clone()),
-            _ => {
-                if self.paced_for != task.oid {
-                    // Nothing is known of how large its rows are.
-                    (self.pacer, self.paced_for) = (Pacer::new(task.pace), task.oid);
-                }
-                self.catalog.published(Some(task.oid)).map_err(doing)?.pop()
-            }
+            _ => self.catalog.published(Some(task.oid)).map_err(doing)?.pop(),
         };
         let Some(table) = table else {
             self.next_at = Instant::now() + PAUSE;
