@@ -95,3 +95,25 @@ async fn a_table_that_is_written_to_while_it_is_compared_has_no_difference() {
     let called_off = auditor.audit(&mut feed, "d.soon", AuditScope::Sums, FAST).await;
     assert_eq!(called_off.unwrap_err().code, "missing");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_somebody_has_locked_is_given_up_after_a_while() {
+    let server = Arc::new(server("CREATE TABLE t (id INT PRIMARY KEY); INSERT INTO t VALUES (1)"));
+    let (mut feed, mut auditor) = following(&options(&server)).await;
+    let again = Arc::clone(&server);
+    let holder = std::thread::spawn(move || again.sql("d", "LOCK TABLES t WRITE; SELECT SLEEP(600)"));
+    let sleeping = "SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(600)%'";
+    let id = loop {
+        let id = server.sql("", sleeping);
+        if !id.is_empty() {
+            break id;
+        }
+    };
+    let hasty = AuditPace { statement_ms_max: 50, ..FAST };
+    let called_off = auditor.audit(&mut feed, "d.t", AuditScope::Sums, hasty).await;
+    assert_eq!(called_off.unwrap_err().code, "too-slow");
+    server.sql("", &format!("KILL QUERY {}", id.trim()));
+    // To be killed is an error to it.
+    assert!(holder.join().is_err());
+    assert_eq!(auditor.audit(&mut feed, "d.t", AuditScope::Sums, FAST).await, Ok(Vec::new()));
+}

@@ -1,6 +1,7 @@
 //! Tables compared with the database while they are followed.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use cdc_sources::{AuditPace, AuditScope, Feed as _, Reason, TableState};
 use cdc_test_servers::Postgres;
@@ -181,5 +182,29 @@ fn a_table_that_is_emptied_while_it_is_compared_is_equal_and_what_is_not_followe
         assert_eq!(auditor.audit(&mut feed, "public.soon", AuditScope::Sums, FAST).await, Ok(Vec::new()));
         server.psql("postgres", "DROP TABLE soon");
         assert_eq!(code(auditor.audit(&mut feed, "public.soon", AuditScope::Sums, FAST).await), "missing");
+    });
+}
+
+#[test]
+fn a_table_that_somebody_has_locked_is_given_up_after_a_while() {
+    let server = Arc::new(Postgres::start());
+    rows_table(&server);
+    wait(async {
+        let (mut feed, mut auditor) = following(&server).await;
+        let again = server.clone();
+        let holder = std::thread::spawn(move || {
+            // Until it is cancelled.
+            let wait = "BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN END";
+            again.psql("postgres", &format!("BEGIN; LOCK TABLE rows; DO $$ {wait} $$"))
+        });
+        let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
+                      AND relation = 'rows'::regclass";
+        while server.psql("postgres", locked) != "1" {}
+        let hasty = AuditPace { statement_ms_max: 20, ..FAST };
+        let called_off = auditor.audit(&mut feed, "public.rows", AuditScope::Sums, hasty).await;
+        assert_eq!(called_off.unwrap_err().code, "too-slow");
+        server.psql("postgres", "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+        holder.join().unwrap();
+        assert_eq!(auditor.audit(&mut feed, "public.rows", AuditScope::Sums, FAST).await, Ok(Vec::new()));
     });
 }
