@@ -94,6 +94,11 @@ impl AuditRows {
     }
 }
 
+/// Why a table is not compared whose rows have ids of ours only.
+pub(crate) fn without_key() -> Reason {
+    Reason::new("no-key", "it has no key, by which its rows could be told apart and compared")
+}
+
 /// How often a single row may take too long before its table is given up.
 const TIMEOUTS_MAX: u32 = 3;
 

@@ -307,10 +307,7 @@ mod tests {
             ("url = 'http://x:secret@y'", "url: allowed: an address like"),
             ("url = 'postgres://${NOBODY}@h'", "url: the environment variable NOBODY is not set"),
             ("url = 'postgres://${NOBODY'", "url: `${` has no `}`"),
-            (
-                "url = 'postgres://h'\nslto = 's'",
-                "slto: there is no such option; allowed here: append-only, audit, ",
-            ),
+            ("url = 'postgres://h'\nslto = 's'", "slto: there is no such option; allowed here: append-only, audit, "),
             ("url = 'postgres://h'\nmask.hsah = []", "mask.hsah: there is no such option"),
             ("url = 'postgres://h'\nmask = 1", "mask: it has to be a table"),
             ("url = 'postgres://h'\ntables = 'public.*'", "tables: allowed: a list of patterns"),

@@ -69,7 +69,6 @@ impl Readings {
             return true;
         }
         keys.see(change);
-        }
         false
     }
 

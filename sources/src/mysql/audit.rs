@@ -17,7 +17,7 @@ use super::connection::{failed, open};
 use super::follow::Follower;
 use super::form::Form;
 use super::reading::{Chunk, Found, Order, Reader, Request};
-use crate::audit::{AuditOrder, AuditPace, AuditPiece, AuditRows, Pacer};
+use crate::audit::{AuditOrder, AuditPace, AuditPiece, AuditRows, Pacer, without_key};
 use crate::change::Step;
 use crate::feed::{FeedError, Reason};
 
@@ -231,8 +231,12 @@ impl Follower {
         let is_current = |form: &Form| self.tables.get(&chunk.name).is_some_and(|table| table.line.form == form.id);
         let form = match &chunk.found {
             Found::Rows(form) if is_current(form) => form.clone(),
+            Found::Snapshot | Found::Nothing if self.rules.appends(&chunk.name.0, &chunk.name.1) => {
+                self.end_audit(Some(without_key()));
+                return Ok(());
+            }
             // The catalog is ahead of what the log has told.
-            Found::Rows(_) | Found::Nothing => {
+            Found::Rows(_) | Found::Nothing | Found::Snapshot => {
                 self.audit_again(PAUSE);
                 return Ok(());
             }
@@ -281,6 +285,7 @@ impl Follower {
         let because = table.line.reason.as_ref().map(|reason| format!(" ({}: {})", reason.code, reason.message));
         let because = because.unwrap_or_default();
         match table.line.reading {
+            _ if self.known(name).is_append_only() => Err(without_key()),
             _ if table.held.is_some() => Err(Reason::new("stopped", "it is not followed")),
             Reading::Following => Ok(()),
             Reading::Stopped => Err(Reason::new("stopped", format!("it is not followed{because}"))),

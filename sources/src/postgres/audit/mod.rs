@@ -22,7 +22,7 @@ use super::decode::Decoder;
 use super::lsn::Lsn;
 use super::queue::{Shared, lock};
 use super::window::{Lacking, Window};
-use crate::audit::{AuditOrder, AuditPiece, AuditRows, AuditScope};
+use crate::audit::{AuditOrder, AuditPiece, AuditRows, AuditScope, without_key};
 use crate::change::Step;
 use crate::feed::{FeedError, Reason};
 use read::{Answer, Chunk, Reader, Task};
@@ -254,6 +254,9 @@ fn is_audited(decoder: &Decoder, oid: u32) -> Result<(), Reason> {
     let Some(mark) = decoder.tables.get(&oid).filter(|mark| !mark.unnamed) else {
         return Err(Reason::new("missing", "the database does not show it to the source"));
     };
+    if decoder.stored.get(&oid).is_some_and(|table| table.is_append_only()) {
+        return Err(without_key());
+    }
     if mark.state == ReadState::Following {
         return Ok(());
     }
