@@ -97,6 +97,25 @@ pub struct Change {
     pub committed_at_ms: Option<u64>,
 }
 
+impl Change {
+    /// A change that the log does not tell: of a row that was read, or one that a feed or the service makes itself.
+    #[must_use]
+    pub fn unlogged(table: Arc<Table>, action: Action, key: Vec<String>, image: Option<String>) -> Change {
+        Change {
+            table,
+            action,
+            key,
+            image,
+            unchanged: Vec::new(),
+            previous_key: None,
+            before: None,
+            position: None,
+            transaction: None,
+            committed_at_ms: None,
+        }
+    }
+}
+
 /// A step in the database's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -93,17 +93,7 @@ fn table(schema: TableSchema, source: &str) -> Option<Table> {
 
 /// A change that the service itself makes: of the row with this key, as the store has it, or of the whole table.
 pub(super) fn change(table: &Arc<Table>, action: Action, key: Option<&Bytes>, image: Option<String>) -> Change {
-    Change {
-        table: table.clone(),
-        action,
-        // In one part it is taken as it stands, also where the table's key is another one by now.
-        key: key.map(|key| String::from_utf8_lossy(key).into_owned()).into_iter().collect(),
-        image,
-        unchanged: Vec::new(),
-        previous_key: None,
-        before: None,
-        position: None,
-        transaction: None,
-        committed_at_ms: None,
-    }
+    // In one part it is taken as it stands, also where the table's key is another one by now.
+    let key = key.map(|key| String::from_utf8_lossy(key).into_owned()).into_iter().collect();
+    Change::unlogged(table.clone(), action, key, image)
 }

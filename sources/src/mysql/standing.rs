@@ -178,18 +178,7 @@ impl Follower {
     }
 
     fn truncated(&self, name: &Name) -> Change {
-        Change {
-            table: self.known(name),
-            action: Action::Truncate,
-            key: Vec::new(),
-            image: None,
-            unchanged: Vec::new(),
-            previous_key: None,
-            before: None,
-            position: None,
-            transaction: None,
-            committed_at_ms: None,
-        }
+        Change::unlogged(self.known(name), Action::Truncate, Vec::new(), None)
     }
 
     /// A table is not there now. The log may still come to that, so it counts only once the log has been followed to

@@ -306,18 +306,8 @@ impl Follower {
             table.rows_read += 1;
             if news {
                 self.step_bytes += image.len() + 64;
-                self.steps.push(Step::Change(Change {
-                    table: Arc::clone(&form.table),
-                    action: Action::Read,
-                    key,
-                    image: Some(image),
-                    unchanged: Vec::new(),
-                    previous_key: None,
-                    before: None,
-                    position: None,
-                    transaction: None,
-                    committed_at_ms: None,
-                }));
+                let read = Change::unlogged(Arc::clone(&form.table), Action::Read, key, Some(image));
+                self.steps.push(Step::Change(read));
             }
             if full && at + 1 < count {
                 self.flush().await?;

@@ -223,18 +223,7 @@ impl Reader {
             let id = format!("{}-{:016x}-r{count:08x}", self.id_prefix, place.0);
             let mut image = shape.image(&cells, None, &mut Vec::new());
             identify(&mut image, &id);
-            piece.push(Change {
-                table: shape.table.clone(),
-                action: Action::Read,
-                key: vec![id],
-                image: Some(image),
-                unchanged: Vec::new(),
-                previous_key: None,
-                before: None,
-                position: None,
-                transaction: None,
-                committed_at_ms: None,
-            });
+            piece.push(Change::unlogged(shape.table.clone(), Action::Read, vec![id], Some(image)));
             count += 1;
             if piece.bytes >= PIECE_BYTES {
                 self.shared.say(piece.said(number, &[]));

@@ -301,18 +301,7 @@ impl Reader {
                 Err(error) => return Err(not_utf8(bytes, shape).unwrap_or(error)),
             };
             let key = shape.key(&cells, None).ok_or(WireError::Protocol("a row without its key"))?;
-            let mut change = Change {
-                table: shape.table.clone(),
-                action: Action::Read,
-                key,
-                image: None,
-                unchanged: Vec::new(),
-                previous_key: None,
-                before: None,
-                position: None,
-                transaction: None,
-                committed_at_ms: None,
-            };
+            let mut change = Change::unlogged(shape.table.clone(), Action::Read, key, None);
             change.image = Some(shape.image(&cells, None, &mut change.unchanged));
             for (kept, part) in last.iter_mut().zip(shape.raw_key(&cells)) {
                 kept.clear();

@@ -267,18 +267,7 @@ impl Decoder {
 
     fn empty_table(&mut self, table: &Arc<Table>) {
         self.out.push(Step::Describe(table.clone()));
-        self.out.push(Step::Change(Change {
-            table: table.clone(),
-            action: Action::Truncate,
-            key: Vec::new(),
-            image: None,
-            unchanged: Vec::new(),
-            previous_key: None,
-            before: None,
-            position: None,
-            transaction: None,
-            committed_at_ms: None,
-        }));
+        self.out.push(Step::Change(Change::unlogged(table.clone(), Action::Truncate, Vec::new(), None)));
         self.out.push(Step::Gone(table.clone()));
     }
 

@@ -255,18 +255,7 @@ fn complete(told: &Change, read: &Change) -> Option<Change> {
         image.push_str(value);
     }
     image.push('}');
-    Some(Change {
-        table: told.table.clone(),
-        action: Action::Read,
-        key: told.key.clone(),
-        image: Some(image),
-        unchanged: Vec::new(),
-        previous_key: None,
-        before: None,
-        position: None,
-        transaction: None,
-        committed_at_ms: None,
-    })
+    Some(Change::unlogged(told.table.clone(), Action::Read, told.key.clone(), Some(image)))
 }
 
 #[cfg(test)]

@@ -307,9 +307,7 @@ impl Session<'_> {
             if mends {
                 bytes += difference.bytes();
                 steps.push(Step::Change(match key {
-                    Some(key) => {
-                        Change { key, ..stored::change(table, Action::Read, None, difference.there().cloned()) }
-                    }
+                    Some(key) => Change::unlogged(table.clone(), Action::Read, key, difference.there().cloned()),
                     None => {
                         let key = bytes::Bytes::copy_from_slice(difference.key.as_bytes());
                         stored::change(table, Action::Remove, Some(&key), None)
