@@ -15,7 +15,7 @@ use crate::feed::{FeedError, Reason};
 /// What a statement has done to a table by its row events.
 pub(super) struct Written {
     id: u64,
-    /// It removed rows.
+    /// It removed rows, or made them past ones.
     deleted: bool,
     /// Places of columns that it changed, where somebody wants to know.
     changed: Vec<usize>,
@@ -33,26 +33,27 @@ impl Follower {
             return Ok(());
         }
         let Some(parent) = self.maps.get(&rows.table_id) else { return Ok(()) };
-        let updated = |cascade: &Cascade| cascade.on_update && cascade.parent == *parent.name();
+        // Of a table with system versioning, deletions are logged as updates.
+        let refers = |cascade: &Cascade| cascade.parent == *parent.name();
         let cares = match self.server.mariadb {
             true => group.mapped.iter().filter_map(|id| self.maps.get(id)).any(|mapped| match mapped {
-                Mapped::Captured { form, .. } => form.cascades.iter().any(updated),
+                Mapped::Captured { form, .. } => form.cascades.iter().any(refers),
                 _ => false,
             }),
-            false => self.tables.values().flat_map(|table| &table.cascades).flatten().any(updated),
+            false => self.tables.values().flat_map(|table| &table.cascades).flatten().any(refers),
         };
-        let mut changed = Vec::new();
+        let mut changed = row::Changed::default();
         if cares && rows.kind == RowsKind::Update {
             changed = row::changed(parent.layout(), rows).map_err(|problem| self.malformed(problem))?;
         }
         let Some(group) = &mut self.group else { return Ok(()) };
-        let deleted = rows.kind == RowsKind::Delete;
+        let deleted = rows.kind == RowsKind::Delete || changed.ended;
         match group.written.iter_mut().find(|written| written.id == rows.table_id) {
             Some(written) => {
                 written.deleted |= deleted;
-                written.changed.append(&mut changed);
+                written.changed.append(&mut changed.places);
             }
-            None => group.written.push(Written { id: rows.table_id, deleted, changed }),
+            None => group.written.push(Written { id: rows.table_id, deleted, changed: changed.places }),
         }
         if rows.last {
             self.statement_ends();

@@ -267,10 +267,21 @@ pub(super) fn count(
     Ok(rows)
 }
 
-/// Places of columns that some row of an event of updates changed.
-pub(super) fn changed(columns: &[MapColumn], rows: &Rows<'_>) -> Result<Vec<usize>, Malformed> {
+/// What the rows of an event of updates changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changed {
+    /// Places of columns that some row changed.
+    pub(super) places: Vec<usize>,
+    /// Some row may have become a past one: of a table with system versioning, rows are deleted so.
+    pub(super) ended: bool,
+}
+
+/// Finds what an event of updates changed, of any table: of those that are not captured no more is known than how their
+/// rows are laid out.
+pub(super) fn changed(columns: &[MapColumn], rows: &Rows<'_>) -> Result<Changed, Malformed> {
     let mut bytes = Bytes(&rows.values);
     let mut changed = vec![false; columns.len()];
+    let mut ended = false;
     while !bytes.is_empty() {
         let mut before = vec![None; columns.len()];
         pass(columns, &mut bytes, rows.present, |at, value| before[at] = Some(value))?;
@@ -280,9 +291,28 @@ pub(super) fn changed(columns: &[MapColumn], rows: &Rows<'_>) -> Result<Vec<usiz
         pass(columns, &mut bytes, rows.present_after, |at, value| {
             // What was not told before is not known to be the same.
             changed[at] |= before[at].is_none_or(|before| before != value);
+            let was_endless = before[at].is_none_or(|before| may_be_endless(&columns[at], before));
+            ended |= was_endless && may_be_an_end(&columns[at]) && !may_be_endless(&columns[at], value);
         })?;
     }
-    Ok((0..columns.len()).filter(|&at| changed[at]).collect())
+    Ok(Changed { places: (0..columns.len()).filter(|&at| changed[at]).collect(), ended })
+}
+
+/// Whether a column is of a type that ends of rows have.
+fn may_be_an_end(column: &MapColumn) -> bool {
+    !column.nullable && ((column.code == code::TIMESTAMP2 && column.meta == 6) || column.code == code::LONGLONG)
+}
+
+/// Whether this is the end of a present row, if the column has ends; see `is_endless`.
+fn may_be_endless(column: &MapColumn, bytes: Option<&[u8]>) -> bool {
+    const MICROS: [u8; 3] = [0x0f, 0x42, 0x3f];
+    match (column.code, bytes) {
+        (code::TIMESTAMP2, Some([seconds @ .., a, b, c])) => {
+            [*a, *b, *c] == MICROS && matches!(seconds, [0x7f | 0xff, 0xff, 0xff, 0xff])
+        }
+        (code::LONGLONG, Some(bytes)) => bytes.iter().all(|&byte| byte == 0xff),
+        _ => false,
+    }
 }
 
 /// Passes what says which values of the row that follows are differences; these are as long as they say, like the

@@ -31,6 +31,28 @@ async fn children_follow_what_foreign_keys_do_to_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn children_of_tables_with_system_versioning_follow_deletions_that_are_logged_as_updates() {
+    let server = MariaDb::start();
+    let setup = "CREATE TABLE p (id INT PRIMARY KEY, n INT) WITH SYSTEM VERSIONING; INSERT INTO p VALUES (1,1), (2,2), (3,3), (4,4);
+        CREATE TABLE named (id INT PRIMARY KEY, s TIMESTAMP(6) AS ROW START, e TIMESTAMP(6) AS ROW END,
+            PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING; INSERT INTO named (id) VALUES (1), (2), (3);
+        CREATE TABLE c (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES p (id) ON DELETE CASCADE);
+        CREATE TABLE n (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES named (id) ON DELETE SET NULL ON UPDATE CASCADE);
+        INSERT INTO c SELECT id * 10, id FROM p; INSERT INTO n SELECT id * 10, id FROM named";
+    let steps = [
+        "DELETE FROM p WHERE id = 1",
+        "UPDATE p SET n = 5",
+        "REPLACE INTO p VALUES (2, 22)",
+        "DELETE FROM named WHERE id = 1",
+        "UPDATE named SET id = 33 WHERE id = 3",
+        "ALTER TABLE named RENAME COLUMN s TO e2, RENAME COLUMN e TO s; DELETE FROM named WHERE id = 2",
+        "ALTER TABLE p DROP SYSTEM VERSIONING; DELETE FROM p WHERE id = 3",
+    ];
+    let standings = in_every_way(&server, setup, &steps).await;
+    assert!(standings.iter().all(Vec::is_empty), "{standings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_what_a_foreign_key_may_change_is_read_anew_and_a_flood_of_it_ends() {
     let server = server(
         "CREATE TABLE p (id INT PRIMARY KEY, n INT); INSERT INTO p SELECT seq, seq FROM seq_1_to_2000;
@@ -63,6 +85,9 @@ async fn only_what_a_foreign_key_may_change_is_read_anew_and_a_flood_of_it_ends(
     let mut run = Run::open(&children).await;
     run.settle(&server, "d").await;
     server.sql("d", "DELETE FROM p WHERE id BETWEEN 1500 AND 1510");
+    run.settle(&server, "d").await;
+    run.assert_true(&server, &children).await;
+    server.sql("d", "ALTER TABLE p ADD SYSTEM VERSIONING; DELETE FROM p WHERE id BETWEEN 1511 AND 1520");
     run.settle(&server, "d").await;
     run.assert_true(&server, &children).await;
     // While it is read anew, it says why.
