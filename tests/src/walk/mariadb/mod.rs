@@ -163,7 +163,8 @@ impl Generator {
 
     /// A name that no table of a database has, out of a few, so that names come back.
     fn free_name(&self, random: &mut Random, schema: &str) -> Option<String> {
-        const NAMES: [&str; 10] = ["t1", "t2", "t3", "t4", "t5", "Orders", "über", "select", "a-b", "p1"];
+        const NAMES: [&str; 12] =
+            ["t1", "t2", "t3", "t4", "t5", "Orders", "über", "select", "a-b", "p1", "log1", "log2"];
         let taken = |name: &str| self.tables.iter().any(|table| table.schema == schema && table.name == name);
         let free: Vec<&str> = NAMES.into_iter().filter(|name| !taken(name)).collect();
         (!free.is_empty()).then(|| (*random.pick(&free)).to_owned())

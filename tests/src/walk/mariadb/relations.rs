@@ -87,6 +87,7 @@ impl Generator {
     pub(super) fn create(&self, random: &mut Random) -> Vec<String> {
         let schema = if random.below(5) == 0 { "s2" } else { "walk" };
         let Some(name) = self.free_name(random, schema) else { return Vec::new() };
+        let is_log = name.starts_with("log") && random.below(3) > 0;
         let name = in_schema(schema, &name);
         let mut columns: Vec<String> = Vec::new();
         for column in ["a", "b", "Body", "c"] {
@@ -96,8 +97,11 @@ impl Generator {
         }
         let columns = columns.concat();
         let rows = format!("INSERT INTO {name} (id) SELECT seq FROM seq_1_to_20");
-        match random.below(14) {
-            0 => vec![format!("CREATE TABLE {name} (id INT{columns})")],
+        match if is_log { 0 } else { random.below(14) } {
+            0 => vec![
+                format!("CREATE TABLE {name} (id INT{columns})"),
+                format!("INSERT INTO {name} (id) SELECT seq % 5 FROM seq_1_to_12"),
+            ],
             1 => vec![format!(
                 "CREATE TABLE {name} (region INT, id INT, note TEXT DEFAULT 'n'{columns}, PRIMARY KEY (region, id))"
             )],

@@ -182,8 +182,10 @@ impl Generator {
 
     /// A name that no table of a schema has, out of a few, so that names come back.
     fn free_name(&self, random: &mut Random, schema: &str) -> Option<String> {
-        const NAMES: [&str; 14] =
-            ["t1", "t2", "t3", "t4", "t5", "t6", "Orders", "über", "select", "a-b", "p1", "p2", "p3", "p4"];
+        const NAMES: [&str; 16] = [
+            "t1", "t2", "t3", "t4", "t5", "t6", "Orders", "über", "select", "a-b", "p1", "p2", "p3", "p4", "log1",
+            "log2",
+        ];
         let taken = |name: &str| self.tables.iter().any(|table| table.schema == schema && table.name == name);
         let free: Vec<&str> = NAMES.into_iter().filter(|name| !taken(name)).collect();
         (!free.is_empty()).then(|| (*random.pick(&free)).to_owned())

@@ -101,8 +101,12 @@ impl Generator {
             }
         }
         let columns = columns.iter().map(|column| format!(", {column}")).collect::<String>();
-        match random.below(12) {
-            0 => vec![format!("CREATE TABLE {name} (id integer{columns})")],
+        let is_log = short.starts_with("log") && random.below(3) > 0;
+        match if is_log { 0 } else { random.below(12) } {
+            0 => vec![
+                format!("CREATE TABLE {name} (id integer{columns})"),
+                format!("INSERT INTO {name} (id) SELECT g % 5 FROM generate_series(1, 12) g"),
+            ],
             1 => vec![format!("CREATE UNLOGGED TABLE {name} (id bigint PRIMARY KEY{columns})")],
             2 => vec![format!(
                 "CREATE TABLE {name} (region integer, id integer, note text DEFAULT 'n'{columns}, PRIMARY KEY (region, id))"
