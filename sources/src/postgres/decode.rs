@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Options;
+use super::announced::Announced;
 use super::catalog::Catalog;
 use super::checkpoint::{Place, ReadState, TableMark, Writer};
-use super::definition::{Member, digest_of};
+use super::definition::Member;
 use super::keyless::Appending;
 use super::lsn::Lsn;
-use super::pgoutput::{self, Cell, Message, Old, Relation};
+use super::pgoutput::{self, Cell, Message, Old};
 use super::portion::{Gathered, transaction_name};
 use super::prepared::Prepared;
 use super::queue::Shared;
@@ -23,7 +24,7 @@ use super::shape::Shape;
 use super::spill::{Replay, Spills};
 use super::tables::Heard;
 use super::window::{Committed, Window};
-use super::wire::{WireError, identifier};
+use super::wire::identifier;
 use crate::change::{Action, Change, Portion, Step, Table};
 use crate::feed::{FeedError, Reason, Remedy};
 
@@ -33,19 +34,6 @@ const RECENT_MAX: usize = 1 << 16;
 
 /// From 1970 to 2000, PostgreSQL's epoch.
 const EPOCH_MS: i64 = 946_684_800_000;
-
-/// A relation as the log announced it last.
-enum Followed {
-    Captured {
-        shape: Arc<Shape>,
-        /// What the log told of its columns, to compare with definitions.
-        columns: u64,
-        /// Whether its table was compared with it.
-        is_checked: bool,
-    },
-    /// It is not captured: the rules leave it out, or it has no key.
-    Passed,
-}
 
 /// The transaction whose messages come now.
 struct Current {
@@ -84,7 +72,7 @@ pub(super) struct Decoder {
     pub(super) marked: Lsn,
     resume: Place,
     recent: VecDeque<Committed>,
-    relations: HashMap<u32, Followed>,
+    pub(super) relations: HashMap<u32, Announced>,
     described: HashMap<u32, Arc<Table>>,
     /// How rows that are stored look, also those of before this run.
     pub(super) stored: HashMap<u32, Arc<Table>>,
@@ -431,51 +419,6 @@ impl Decoder {
             current.count += 1;
         }
         Ok(())
-    }
-
-    /// The log announces how rows of a relation look from here on. What that means for its table is found out when the
-    /// first of them is handed out, because what is skipped may be older than what is known.
-    fn relation(&mut self, relation: &Relation<'_>) -> Result<(), FeedError> {
-        let doing = |error: WireError| error.into_feed("look up columns");
-        let is_captured = self.catalog.captures(relation.namespace, relation.name);
-        let shape = match is_captured {
-            true => self.catalog.shape_in_log(relation).map_err(doing)?,
-            false => Err(Reason::new("excluded", "the rules exclude it")),
-        };
-        let followed = match shape {
-            Ok(shape) => Followed::Captured { shape: Arc::new(shape), columns: digest_of(relation), is_checked: false },
-            Err(reason) => {
-                if is_captured {
-                    self.refuse(relation.oid, relation.namespace, relation.name, reason);
-                }
-                Followed::Passed
-            }
-        };
-        self.relations.insert(relation.oid, followed);
-        Ok(())
-    }
-
-    /// How rows of a relation look; None if they are not handed out.
-    fn captured(&mut self, relation: u32) -> Result<Option<Arc<Shape>>, FeedError> {
-        let is_skipped = self.is_skipping();
-        match self.relations.get_mut(&relation) {
-            Some(Followed::Captured { shape, columns, is_checked }) => {
-                let shape = shape.clone();
-                if !is_skipped && !std::mem::replace(is_checked, true) {
-                    let columns = *columns;
-                    self.check(relation, &shape, columns)?;
-                }
-                let is_stopped = self.tables.get(&relation).is_some_and(|mark| mark.state == ReadState::Stopped);
-                Ok((!is_stopped).then_some(shape))
-            }
-            Some(Followed::Passed) => Ok(None),
-            None => Err(FeedError {
-                remedy: Remedy::Retry,
-                code: "protocol",
-                message: format!("the log told of a row of relation {relation}, which it had not described"),
-                source: None,
-            }),
-        }
     }
 
     fn insert(&mut self, relation: u32, shape: &Shape, new: &[Cell<'_>]) -> Result<(), FeedError> {

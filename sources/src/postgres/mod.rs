@@ -41,6 +41,7 @@
 //! call). A table with row security needs BYPASSRLS: reading it fails rather than leaving out rows.
 
 mod address;
+mod announced;
 mod audit;
 mod catalog;
 mod check;

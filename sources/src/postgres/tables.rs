@@ -220,6 +220,7 @@ impl Decoder {
         }
         for (oid, namespace, relation) in names {
             let new = self.captured_name(namespace, relation);
+            self.name_relation(*oid, namespace, relation);
             let Some(mark) = self.tables.get(oid) else { continue };
             if !mark.unnamed && self.name_of(mark) == new {
                 // Another name in the database, and the same here.
@@ -295,6 +296,7 @@ impl Decoder {
         let overview = look.overview;
         let found: BTreeMap<u32, Found> =
             overview.tables.into_iter().map(|found| (found.published.oid, found)).collect();
+        self.name_relations(&overview.present);
         self.leave_out(&found, &overview.present);
         let is_other = |mark: &TableMark, found: &Found| {
             let Found { published, .. } = found;

@@ -419,3 +419,58 @@ fn a_table_that_cannot_be_captured_stops_alone_and_is_taken_up_when_it_is_mended
         equal(&mut feed, &mut model, &server, &all, "all of them were mended").await;
     });
 }
+
+/// The log announces a partition's root once, and not again when the root alone gets another name.
+#[test]
+fn a_partitioned_table_is_told_under_its_new_name_without_being_announced_again() {
+    let server = Postgres::start();
+    server.psql(
+        "postgres",
+        "CREATE SCHEMA hidden; \
+         CREATE TABLE a (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part); \
+         CREATE TABLE a1 PARTITION OF a FOR VALUES IN (1); INSERT INTO a VALUES (1, 1); \
+         CREATE TABLE b (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part); \
+         CREATE TABLE b1 PARTITION OF b FOR VALUES IN (1); INSERT INTO b VALUES (2, 1); \
+         CREATE TABLE hidden.c (id int, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part); \
+         CREATE TABLE hidden.c1 PARTITION OF hidden.c FOR VALUES IN (1)",
+    );
+    wait(async {
+        let mut model = Model::default();
+        let mut options = options(&server, "postgres");
+        options.rules.exclude = vec!["hidden.*".into()];
+        let mut feed = open(&options, &model).await.unwrap();
+        let steps: [(&str, &[&str]); 9] = [
+            (
+                "INSERT INTO a VALUES (3, 1); INSERT INTO b VALUES (4, 1); INSERT INTO hidden.c VALUES (5, 1)",
+                &["a", "b"],
+            ),
+            (
+                "BEGIN; ALTER TABLE a RENAME TO x; ALTER TABLE b RENAME TO a; ALTER TABLE x RENAME TO b; COMMIT",
+                &["a", "b"],
+            ),
+            ("INSERT INTO a VALUES (6, 1); INSERT INTO b VALUES (7, 1)", &["a", "b"]),
+            // What is written under the old name until somebody looks is not left there.
+            ("ALTER TABLE a RENAME TO d; INSERT INTO d VALUES (8, 1); DELETE FROM d WHERE id = 2", &["b", "d"]),
+            ("INSERT INTO d VALUES (9, 1); ALTER TABLE hidden.c SET SCHEMA public", &["b", "c", "d"]),
+            ("INSERT INTO c VALUES (10, 1); DELETE FROM c WHERE id = 5", &["b", "c", "d"]),
+            ("ALTER TABLE b SET SCHEMA hidden", &["c", "d"]),
+            ("INSERT INTO hidden.b VALUES (11, 1); INSERT INTO c VALUES (12, 1)", &["c", "d"]),
+            ("DROP TABLE d; ALTER TABLE c RENAME TO d; INSERT INTO d VALUES (13, 1)", &["d"]),
+        ];
+        for (sql, tables) in steps {
+            server.psql("postgres", sql);
+            let tables: Vec<String> = tables.iter().map(|table| format!("public.{table}")).collect();
+            let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+            equal(&mut feed, &mut model, &server, &tables, sql).await;
+            // Once more, by what comes after everything that was looked at.
+            until_now(&mut feed, &mut model, &server, "postgres").await;
+            assert!(tables.iter().all(|table| model.agrees(&server, "postgres", table)), "after {sql}");
+            let is_gone = |model: &Model| {
+                let others =
+                    model.tables.keys().filter(|name| *name != "public.mark" && !tables.contains(&name.as_str()));
+                others.into_iter().all(|name| model.rows(name).is_empty())
+            };
+            until(&mut feed, &mut model, is_gone).await;
+        }
+    });
+}
