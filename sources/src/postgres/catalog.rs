@@ -532,7 +532,11 @@ impl Catalog {
         }
         let identity: Vec<String> =
             (relation.columns.iter().filter(|column| column.identity)).map(|column| column.name.to_owned()).collect();
-        let catalog_key = now.as_ref().and_then(|table| table.key.clone()).unwrap_or_default();
+        let catalog_key = match now {
+            Some(table) => table.key,
+            None => self.key(relation.oid)?,
+        };
+        let catalog_key = catalog_key.unwrap_or_default();
         let in_log = |key: &[String]| {
             !key.is_empty() && key.iter().all(|part| relation.columns.iter().any(|column| column.name == part))
         };
@@ -549,6 +553,14 @@ impl Catalog {
         let name = TableName { database: &self.database, namespace: relation.namespace, relation: relation.name };
         let shape = Shape::new(name, columns, &key, &self.rules);
         Ok(shape.map_err(|error| Reason::new(error.code, error.message)))
+    }
+
+    /// The key of a table that may not be published any more, though the log still tells of it; None without any, or if
+    /// it is gone.
+    fn key(&mut self, oid: u32) -> Result<Option<Vec<String>>, WireError> {
+        let sql = format!("SELECT {KEY_COLUMNS} FROM pg_class c {KEY} WHERE c.oid = {oid}");
+        let Some(row) = self.connection.query(&sql)?.into_iter().next() else { return Ok(None) };
+        names(&mut row.into_iter())
     }
 
     /// Columns that there are, in the order of their numbers, and the numbers of those that were dropped.

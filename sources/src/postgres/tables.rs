@@ -347,10 +347,6 @@ impl Decoder {
         if is_other {
             self.rename(&[(oid, now.namespace.clone(), now.relation.clone())]);
         }
-        let is_told = |mark: &TableMark| mark.reason.as_ref().is_some_and(|reason| reason.code == UNPUBLISHED);
-        if self.tables.get(&oid).is_none_or(|mark| mark.state == ReadState::Stopped && !is_told(mark)) {
-            return;
-        }
         let publication = identifier(&self.options.publication);
         let name = format!("{}.{}", identifier(&now.namespace), identifier(&now.relation));
         let message = match root {

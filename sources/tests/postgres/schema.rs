@@ -474,3 +474,31 @@ fn a_partitioned_table_is_told_under_its_new_name_without_being_announced_again(
         }
     });
 }
+
+#[test]
+fn a_table_that_left_the_publication_says_so_though_its_key_is_known_to_the_catalog_only() {
+    let server = Postgres::start();
+    server.psql("postgres", "CREATE TABLE t (id int PRIMARY KEY, n int); ALTER TABLE t REPLICA IDENTITY FULL");
+    wait(async {
+        let mut model = Model::default();
+        let options = options(&server, "postgres");
+        let mut feed = open(&options, &model).await.unwrap();
+        equal(&mut feed, &mut model, &server, &["public.t"], "the beginning").await;
+        drop(feed);
+        server.psql(
+            "postgres",
+            "BEGIN; INSERT INTO t VALUES (1, 1); ALTER PUBLICATION cdc DROP TABLE t; COMMIT; INSERT INTO t VALUES (2, 2)",
+        );
+        let mut feed = open(&options, &model).await.unwrap();
+        let reason = until_stopped(&mut feed, &mut model, "public.t", "ALTER PUBLICATION").await;
+        assert_eq!(reason.code, "unpublished");
+        assert_eq!(model.rows("public.t").len(), 1, "what the log still told is not lost");
+        // One that was stopped for something else before says so as well.
+        server.psql("postgres", "ALTER PUBLICATION cdc ADD TABLE t; ALTER TABLE t DROP CONSTRAINT t_pkey");
+        until_stopped(&mut feed, &mut model, "public.t", "ADD PRIMARY KEY").await;
+        server.psql("postgres", "ALTER PUBLICATION cdc DROP TABLE t; ALTER TABLE t ADD PRIMARY KEY (id)");
+        until_stopped(&mut feed, &mut model, "public.t", "ALTER PUBLICATION").await;
+        server.psql("postgres", "ALTER PUBLICATION cdc ADD TABLE t");
+        equal(&mut feed, &mut model, &server, &["public.t"], "it is back").await;
+    });
+}
