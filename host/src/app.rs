@@ -328,6 +328,8 @@ fn figures_of(subscriptions: &Subscriptions) -> Vec<metrics::SubscriptionFigures
         ],
         guest_us: found.counts.guest_us,
         dropped_lines: found.counts.dropped_lines,
+        audited_rows: found.counts.audited_rows,
+        audit_differences: found.counts.audit_differences,
         delay: found.delay,
     });
     figures.collect()

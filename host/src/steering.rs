@@ -10,7 +10,7 @@ use clap::Args;
 use http::{Method, Uri};
 use serde_json::{Value, json};
 
-pub use audit::{AuditCommand, AuditOutcome, Audited};
+pub use audit::{AuditCommand, AuditOf, AuditOutcome, Audited, AuditedReplica};
 
 use crate::client::{Answer, Service};
 

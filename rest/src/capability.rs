@@ -61,6 +61,8 @@ impl Capability {
             | Request::ResumeSubscription(_)
             | Request::RewindSubscription(_)
             | Request::TestSubscription(_)
+            | Request::SubscriptionAudit(_)
+            | Request::AuditSubscription(_)
             | Request::DeadLetters { .. }
             | Request::RetryDeadLetters(_)
             | Request::DiscardDeadLetters(_)

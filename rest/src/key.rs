@@ -3,6 +3,17 @@
 use crate::problem::Problem;
 use crate::{Code, Limits, percent};
 
+/// A key's parts as events show them: a single part as it is; several with `%` and `/` as `%25` and `%2F`, joined by `/`.
+pub fn joined_key(parts: &[String]) -> String {
+    match parts {
+        [part] => part.clone(),
+        parts => {
+            let escaped = parts.iter().map(|part| part.replace('%', "%25").replace('/', "%2F"));
+            escaped.collect::<Vec<_>>().join("/")
+        }
+    }
+}
+
 /// A row's key: one part per key column, each a non-empty text of any characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RowKey(Vec<String>);
@@ -50,13 +61,7 @@ impl RowKey {
 
     /// The key as events show it: a single part as it is; several with `%` and `/` as `%25` and `%2F`, joined by `/`.
     pub fn joined(&self) -> String {
-        match self.0.as_slice() {
-            [part] => part.clone(),
-            parts => {
-                let escaped = parts.iter().map(|part| part.replace('%', "%25").replace('/', "%2F"));
-                escaped.collect::<Vec<_>>().join("/")
-            }
-        }
+        joined_key(&self.0)
     }
 
     /// The length of the key as events show it: a single part as it is; several with `%` and `/` as `%25` and `%2F`,

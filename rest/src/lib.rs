@@ -74,7 +74,7 @@ pub use health::write_health;
 pub use http_origin::{HttpOrigin, HttpScheme, NotAnOrigin, OriginHost};
 pub use index::{Method, PathEntry, write_index};
 pub use insert_body::InsertBody;
-pub use key::RowKey;
+pub use key::{RowKey, joined_key};
 pub use limits::Limits;
 pub use line_splitter::{Line, LineSplitter};
 pub use names::{ComponentName, SourceName, SubscriptionId};
@@ -92,6 +92,7 @@ pub use source::{
 pub use source_action::{TableAction, TableChoice};
 pub use source_audit::{
     AuditDifference, AuditRequest, AuditState, DifferenceKind, SourceAudit, TableAudit, write_source_audit,
+    write_subscription_audit,
 };
 pub use statistics::{Statistics, write_statistics};
 pub use stream::{EVENT_STREAM, write_stream_envelope, write_stream_error, write_stream_event, write_stream_position};

@@ -54,6 +54,7 @@ pub(crate) enum Place<'a> {
     Sources,
     Source { name: &'a str },
     SourceAction { name: &'a str, action: SourceAction },
+    SubscriptionAudit { id: &'a str },
     SourceAudit { name: &'a str },
     SourceSelection { name: &'a str },
     SourceTable { name: &'a str, table: &'a str },
@@ -115,6 +116,7 @@ impl<'a> Place<'a> {
             "resume" => Self::SubscriptionAction { id, action: SubscriptionAction::Resume },
             "rewind" => Self::SubscriptionAction { id, action: SubscriptionAction::Rewind },
             "test" => Self::SubscriptionAction { id, action: SubscriptionAction::Test },
+            "audit" => Self::SubscriptionAudit { id },
             "dead-letters" => Self::DeadLetters { id },
             "dead-letters/retry" => Self::DeadLettersAction { id, action: DeadLettersAction::Retry },
             "dead-letters/discard" => Self::DeadLettersAction { id, action: DeadLettersAction::Discard },
@@ -172,7 +174,7 @@ impl<'a> Place<'a> {
                 &[Method::Get, Method::Put, Method::Delete]
             }
             Self::Schema { .. } => &[Method::Get, Method::Put],
-            Self::SourceAudit { .. } => &[Method::Get, Method::Post],
+            Self::SourceAudit { .. } | Self::SubscriptionAudit { .. } => &[Method::Get, Method::Post],
             Self::Index
             | Self::Events
             | Self::EventStream

@@ -99,6 +99,10 @@ pub enum Request {
     RewindSubscription(SubscriptionId),
     /// `POST /subscriptions/:id/test`: run a component over past events, without effects.
     TestSubscription(SubscriptionId),
+    /// `GET /subscriptions/:id/audit`: what was found when its replica was compared.
+    SubscriptionAudit(SubscriptionId),
+    /// `POST /subscriptions/:id/audit`: compare its replica with the rows here.
+    AuditSubscription(SubscriptionId),
     /// `GET /subscriptions/:id/dead-letters`: a page of them.
     DeadLetters {
         /// Of this subscription.
@@ -248,7 +252,7 @@ impl Request {
             Self::RollbackComponent(_) => BodyKind::Rollback,
             Self::UploadComponent(_) => BodyKind::Component,
             Self::SelectSourceTables(_) => BodyKind::TableChoice,
-            Self::AuditSource(_) | Self::AuditSourceTable { .. } => BodyKind::Audit,
+            Self::AuditSource(_) | Self::AuditSourceTable { .. } | Self::AuditSubscription(_) => BodyKind::Audit,
             Self::Index
             | Self::Delete { .. }
             | Self::ReadRow { .. }
@@ -266,6 +270,7 @@ impl Request {
             | Self::DeleteSubscription(_)
             | Self::PauseSubscription(_)
             | Self::ResumeSubscription(_)
+            | Self::SubscriptionAudit(_)
             | Self::DeadLetters { .. }
             | Self::Components
             | Self::Component(_)

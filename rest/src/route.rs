@@ -133,6 +133,17 @@ fn request(place: Place<'_>, method: Method, head: &RequestHead<'_>, limits: &Li
                 }
             }
         }
+        Place::SubscriptionAudit { id } => {
+            let id = subscription_id(id)?;
+            parameters(&[])?;
+            match method {
+                Method::Post => {
+                    optional_json(head)?;
+                    Request::AuditSubscription(id)
+                }
+                Method::Get | Method::Put | Method::Delete => Request::SubscriptionAudit(id),
+            }
+        }
         Place::DeadLetters { id } => {
             let subscription = subscription_id(id)?;
             Request::DeadLetters { subscription, query: DeadLetterQuery::parse(head.query, limits)? }
@@ -530,6 +541,8 @@ mod tests {
             ("POST", "/subscriptions/index.v1/resume", Request::ResumeSubscription(id())),
             ("POST", "/subscriptions/index.v1/rewind", Request::RewindSubscription(id())),
             ("POST", "/subscriptions/index.v1/test", Request::TestSubscription(id())),
+            ("POST", "/subscriptions/index.v1/audit", Request::AuditSubscription(id())),
+            ("GET", "/subscriptions/index.v1/audit", Request::SubscriptionAudit(id())),
             ("POST", "/subscriptions/index.v1/dead-letters/retry", Request::RetryDeadLetters(id())),
             ("POST", "/subscriptions/index.v1/dead-letters/discard", Request::DiscardDeadLetters(id())),
         ] {

@@ -1,4 +1,5 @@
-//! Audits of sources: what is asked for, and what `GET /sources/:name/audit` answers.
+//! Audits of sources and of replicas: what is asked for, and what `GET /sources/:name/audit` and
+//! `GET /subscriptions/:id/audit` answer.
 
 use crate::members::{self, Members};
 use crate::{Code, Problem, json};
@@ -19,6 +20,11 @@ impl AuditRequest {
     /// Takes a whole body, which may be empty.
     pub fn parse(body: &[u8]) -> Result<Self, Problem> {
         Self::parse_with(body, &["tables", "mend"])
+    }
+
+    /// The same of a replica, which is compared and not mended: `{"tables": ["users"]}`, or nothing.
+    pub fn parse_of_subscription(body: &[u8]) -> Result<Self, Problem> {
+        Self::parse_with(body, &["tables"])
     }
 
     /// The same where the path names the table.
@@ -141,10 +147,10 @@ pub struct TableAudit {
     pub shown: Vec<AuditDifference>,
 }
 
-/// The audit of a source that goes on, or was the last one.
+/// The audit of a source, or of a subscription's replica, that goes on or was the last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceAudit {
-    /// The source.
+    /// The source, or the subscription.
     pub source: String,
     /// How far it is: over all tables.
     pub state: AuditState,
@@ -161,12 +167,23 @@ pub struct SourceAudit {
 /// Writes the answer to `GET /sources/:name/audit`. Times that have not come are null; of a table what there is nothing to
 /// say of is left out.
 pub fn write_source_audit(out: &mut Vec<u8>, audit: &SourceAudit) {
-    out.extend_from_slice(b"{\"source\":");
+    write(out, b"{\"source\":", Some(audit.mends), audit);
+}
+
+/// Writes the answer to `GET /subscriptions/:id/audit`: `here` is the row that the replica should have.
+pub fn write_subscription_audit(out: &mut Vec<u8>, audit: &SourceAudit) {
+    write(out, b"{\"subscription\":", None, audit);
+}
+
+fn write(out: &mut Vec<u8>, of: &[u8], mends: Option<bool>, audit: &SourceAudit) {
+    out.extend_from_slice(of);
     json::string(out, &audit.source);
     out.extend_from_slice(b",\"state\":");
     json::string(out, audit.state.as_str());
-    out.extend_from_slice(b",\"mend\":");
-    json::boolean(out, audit.mends);
+    if let Some(mends) = mends {
+        out.extend_from_slice(b",\"mend\":");
+        json::boolean(out, mends);
+    }
     for (name, time) in [(&b",\"beganAt\":"[..], audit.began_at_ms), (b",\"endedAt\":", audit.ended_at_ms)] {
         out.extend_from_slice(name);
         match time {
@@ -177,13 +194,15 @@ pub fn write_source_audit(out: &mut Vec<u8>, audit: &SourceAudit) {
     let sum = |count: fn(&TableAudit) -> u64| audit.tables.iter().map(count).sum::<u64>();
     member(out, b",\"rows\":", sum(|table| table.rows));
     member(out, b",\"differences\":", sum(|table| table.differences));
-    member(out, b",\"mended\":", sum(|table| table.mended));
+    if mends.is_some() {
+        member(out, b",\"mended\":", sum(|table| table.mended));
+    }
     out.extend_from_slice(b",\"tables\":[");
-    json::list(out, &audit.tables, write_table);
+    json::list(out, &audit.tables, |out, table| write_table(out, table, mends.is_some()));
     out.extend_from_slice(b"]}");
 }
 
-fn write_table(out: &mut Vec<u8>, table: &TableAudit) {
+fn write_table(out: &mut Vec<u8>, table: &TableAudit, may_mend: bool) {
     out.extend_from_slice(b"{\"table\":");
     json::string(out, &table.table);
     out.extend_from_slice(b",\"state\":");
@@ -205,7 +224,9 @@ fn write_table(out: &mut Vec<u8>, table: &TableAudit) {
     }
     member(out, b",\"rows\":", table.rows);
     member(out, b",\"differences\":", table.differences);
-    member(out, b",\"mended\":", table.mended);
+    if may_mend {
+        member(out, b",\"mended\":", table.mended);
+    }
     if !table.shown.is_empty() {
         out.extend_from_slice(b",\"shown\":[");
         json::list(out, &table.shown, write_difference);

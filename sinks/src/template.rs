@@ -75,6 +75,16 @@ impl Template {
         }
     }
 
+    /// The name for every event of a table; none if it depends on the operation.
+    pub fn of_table(&self, table: &str) -> Option<String> {
+        let part = |part: &Part| match part {
+            Part::Text(text) => Some(text.clone()),
+            Part::Table => Some(table.to_owned()),
+            Part::Operation => None,
+        };
+        self.parts.iter().map(part).collect()
+    }
+
     /// The template's own text, without what stands in braces.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().filter_map(|part| match part {

@@ -19,6 +19,7 @@ mod live;
 mod property;
 mod reference;
 mod reference_load;
+mod replica_audit;
 mod rest;
 mod sinks;
 mod sources;

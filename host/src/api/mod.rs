@@ -230,6 +230,11 @@ impl Api {
                 let read = self.read(body, BodyKind::DryRun).await?;
                 self.test_subscription(id, read).await
             }
+            Request::SubscriptionAudit(id) => self.show_subscription_audit(&id),
+            Request::AuditSubscription(id) => {
+                let read = self.read(body, BodyKind::Audit).await?;
+                self.audit_subscription(id, AuditRequest::parse_of_subscription(&read)?).await
+            }
             Request::DeadLetters { subscription, query } => self.dead_letters(subscription, query).await,
             Request::RetryDeadLetters(id) => {
                 let read = self.read(body, BodyKind::DeadLetters).await?;
@@ -345,6 +350,8 @@ fn route_label(request: &Request) -> Route {
         | Request::ResumeSubscription(_)
         | Request::RewindSubscription(_)
         | Request::TestSubscription(_)
+        | Request::SubscriptionAudit(_)
+        | Request::AuditSubscription(_)
         | Request::DeadLetters { .. }
         | Request::RetryDeadLetters(_)
         | Request::DiscardDeadLetters(_) => Route::Subscriptions,

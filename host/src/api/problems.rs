@@ -92,7 +92,9 @@ pub(super) fn subscription(error: &SubscriptionError) -> Problem {
         SubscriptionError::Sink(invalid) => {
             with(Code::InvalidSubscription).with_text("member", format!("subscriber.{}", invalid.member))
         }
-        SubscriptionError::NothingToTry(_) | SubscriptionError::RangeTooLong { .. } => with(Code::InvalidBody),
+        SubscriptionError::NothingToTry(_)
+        | SubscriptionError::RangeTooLong { .. }
+        | SubscriptionError::NotAudited { .. } => with(Code::InvalidBody),
         SubscriptionError::Component(error) => component(error),
         SubscriptionError::InTheFuture { newest } => Problem::in_the_future(*newest),
         SubscriptionError::Busy(_) => with(Code::SubscriptionBusy).with_retry_after(SOON_SECONDS),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use cdc_rest::{
-    Code, DeadLetterChoice, DeadLetterQuery, Problem, Rewind, RowKey, Start, SubscriptionId, SubscriptionSpec,
-    TableName,
+    AuditRequest, Code, DeadLetterChoice, DeadLetterQuery, Problem, Rewind, RowKey, Start, SubscriptionId,
+    SubscriptionSpec, TableName,
 };
 use serde::Serialize;
 
-use super::{Api, Outcome, full, problems};
+use super::{Api, Outcome, full, json, problems};
 use crate::delivery::{DryRun, Letters, RewindTo, SubscriptionError, Subscriptions};
 
 impl Api {
@@ -91,6 +91,17 @@ impl Api {
             to: asked.to,
         };
         written(&self.with_subscriptions(move |all| all.dry_run(&id, &run)).await?)
+    }
+
+    pub(super) fn show_subscription_audit(&self, id: &SubscriptionId) -> Outcome {
+        let audit = self.subscriptions.audit(id).map_err(|error| problems::subscription(&error))?;
+        Ok(json(|out| cdc_rest::write_subscription_audit(out, &audit)))
+    }
+
+    pub(super) async fn audit_subscription(&self, id: SubscriptionId, request: AuditRequest) -> Outcome {
+        let of = id.clone();
+        self.with_subscriptions(move |all| all.begin_audit(&of, &request.tables)).await?;
+        self.show_subscription_audit(&id)
     }
 
     pub(super) async fn dead_letters(&self, id: SubscriptionId, query: DeadLetterQuery) -> Outcome {

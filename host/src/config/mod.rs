@@ -32,7 +32,8 @@ pub use value::{Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB};
 use crate::authoring::ComponentCommand;
 use crate::source::{Farewell, SourceSpec, SourceUrl};
 use crate::steering::{
-    AuditCommand, Audited, OneSource, OneTable, Selection, SourceOrTable, Steer, Steering, SteeringCommand,
+    AuditCommand, AuditOf, Audited, AuditedReplica, OneSource, OneTable, Selection, SourceOrTable, Steer, Steering,
+    SteeringCommand,
 };
 use crate::tail::TailSettings;
 use file::ConfigFile;
@@ -67,7 +68,7 @@ pub enum Invocation {
     DropSource(Box<Farewell>),
     /// Ask a running service to do something with a source.
     Steer(Steering),
-    /// Have a running service compare a source's tables with the database's.
+    /// Have a running service compare a source's tables with the database's, or a replica's with those here.
     Audit(AuditCommand),
 }
 
@@ -156,6 +157,15 @@ enum SourceCommand {
     Drop(Configured<DropSettings>),
 }
 
+/// What `cdc subscription` does.
+#[derive(Subcommand)]
+enum SubscriptionCommand {
+    /// Compare the rows of a PostgreSQL replica with those here
+    ///
+    /// Exits with 0 if they are equal, with 1 if some differ, and with 2 if not all could be compared.
+    Audit(Configured<Steer<AuditedReplica>>),
+}
+
 /// What `cdc source drop` is told.
 #[derive(Args, Clone, Debug)]
 struct DropSettings {
@@ -228,6 +238,9 @@ enum CliCommand {
     /// Show and steer sources and their tables, or give one up
     #[command(subcommand)]
     Source(SourceCommand),
+    /// Look at the subscriptions of a running service
+    #[command(subcommand)]
+    Subscription(SubscriptionCommand),
     /// For authors of subscribers: check a component, run it on events, print the contract
     #[command(subcommand)]
     Component(ComponentCommand),
@@ -322,7 +335,8 @@ where
                 SourceCommand::Reread(of) => return steer(of.config, SteeringCommand::Reread(of.settings.what)),
                 SourceCommand::Audit(of) => {
                     let asked = resolve::resolve(flags, environment, &file(of.config)?, &keys)?.settings;
-                    return Ok(Invocation::Audit(AuditCommand { what: of.settings.what, asked }));
+                    let what = of.settings.what;
+                    return Ok(Invocation::Audit(AuditCommand { of: AuditOf::Source, what, asked }));
                 }
                 SourceCommand::DropTable(of) => return steer(of.config, SteeringCommand::DropTable(of.settings.what)),
                 SourceCommand::Select(of) => return steer(of.config, SteeringCommand::Select(of.settings.what)),
@@ -337,6 +351,12 @@ where
                 None => all.into_iter().find(|spec| spec.name == name),
             };
             Invocation::DropSource(Box::new(Farewell { name, spec, data, only_here }))
+        }
+        CliCommand::Subscription(SubscriptionCommand::Audit(of)) => {
+            let flags = flags.subcommand().map_or(&none, |(_, flags)| flags);
+            let asked = resolve::resolve(flags, environment, &file(of.config)?, &keys)?.settings;
+            let what = of.settings.what.into();
+            Invocation::Audit(AuditCommand { of: AuditOf::Subscription, what, asked })
         }
         CliCommand::Engine(settings) => Invocation::Engine(settings),
         CliCommand::Component(command) => Invocation::Component(command),

@@ -52,6 +52,14 @@ pub enum SubscriptionError {
     /// A sink cannot be set up as it is described.
     #[error("subscriber.{0}")]
     Sink(#[from] InvalidSettings),
+    /// Its receiver cannot be compared with the rows here.
+    #[error("subscription {id} is not audited: {reason}")]
+    NotAudited {
+        /// The subscription.
+        id: SubscriptionId,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A part of the service is not tried.
     #[error("subscription {0} has no component; name one in \"component\"")]
     NothingToTry(SubscriptionId),

@@ -7,6 +7,7 @@
 //! processor, and writers not even that. It reads the log, and nobody waits for it.
 
 mod attempts;
+mod audit;
 mod builtin;
 mod dead_letters;
 mod deps;

@@ -115,7 +115,7 @@ impl Rows {
 }
 
 /// The table as it was at an event; none if it was not there yet.
-fn open(deps: &Deps, table: &str, at: Sequence) -> Result<Option<Snapshot>, StoreError> {
+pub(super) fn open(deps: &Deps, table: &str, at: Sequence) -> Result<Option<Snapshot>, StoreError> {
     let instance = deps.readers.instance().map_err(failed)?;
     match instance.snapshot(table, Some(at)).map_err(failed)? {
         Ok(snapshot) => Ok(Some(snapshot)),
@@ -124,6 +124,6 @@ fn open(deps: &Deps, table: &str, at: Sequence) -> Result<Option<Snapshot>, Stor
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> StoreError {
+pub(super) fn failed(error: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(error.to_string().into())
 }

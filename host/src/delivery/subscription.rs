@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use cdc_rest::{SubscriptionId, SubscriptionSpec};
 use tokio::sync::watch;
 
+use super::audit::Audit;
 use super::records::{DeadLetter, Definition};
 use crate::guest::CallError;
 use crate::metrics::DeliveryDelay;
@@ -27,6 +28,8 @@ pub(super) struct Subscription {
     pub(super) lanes: Vec<Lane>,
     /// What the filter component has refused lately.
     pub(super) refused: Mutex<VecDeque<Sequence>>,
+    /// What was found when its replica was compared.
+    pub(super) audit: Mutex<Option<Audit>>,
 }
 
 impl std::fmt::Debug for Subscription {
@@ -237,6 +240,10 @@ figures! {
     dropped_lines,
     /// Instances that were made.
     instances,
+    /// Rows that were compared with a replica's.
+    audited_rows,
+    /// Those that differ.
+    audit_differences,
 }
 
 /// A failure, for whoever looks at the subscription.

@@ -265,6 +265,7 @@ impl Subscriptions {
             figures,
             lanes: (0..lanes).map(|_| super::subscription::Lane::default()).collect(),
             refused: Mutex::new(VecDeque::new()),
+            audit: Mutex::new(None),
             spec,
         });
         let running = Arc::new(Running::default());

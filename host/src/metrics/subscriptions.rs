@@ -43,6 +43,10 @@ pub struct SubscriptionFigures {
     pub guest_us: u64,
     /// Log lines dropped.
     pub dropped_lines: u64,
+    /// Rows that were compared with a replica's.
+    pub audited_rows: u64,
+    /// Those that differ.
+    pub audit_differences: u64,
     /// From a commit until the subscriber was entered, in seconds: of each batch's first event.
     pub(crate) delay: DeliveryDelay,
 }
@@ -86,6 +90,8 @@ impl Collector for SubscriptionCollector {
         counter("subscription_batches", "Batches that the subscriber has acknowledged", |all| all.batches)?;
         counter("subscription_retries", "Attempts after a failure", |all| all.retries)?;
         counter("subscription_dead_letters", "Events that were given up", |all| all.dead_letters)?;
+        counter("subscription_audit_rows", "Rows that were compared with a replica's", |all| all.audited_rows)?;
+        counter("subscription_audit_differences", "Those that differ", |all| all.audit_differences)?;
         counter("subscription_dropped_log_lines", "Log lines of the component that were too many", |all| {
             all.dropped_lines
         })?;

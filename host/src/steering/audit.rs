@@ -1,5 +1,5 @@
-//! `cdc source audit`: has a running service compare a source's tables with the database's, waits for that, and tells what
-//! came of it.
+//! `cdc source audit` and `cdc subscription audit`: have a running service compare a source's tables with the database's,
+//! or a replica's with those here, wait for that, and tell what came of it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -39,9 +39,46 @@ pub struct Audited {
     pub show: bool,
 }
 
+/// Which replica is compared.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct AuditedReplica {
+    /// The subscription
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// One of its tables, by the name that events have [default: all of them]
+    #[arg(value_name = "TABLE")]
+    pub table: Option<String>,
+
+    /// Begin, and do not wait for the end
+    #[arg(long, conflicts_with = "show")]
+    pub no_wait: bool,
+
+    /// Show what is found so far, or was found the last time, and begin nothing
+    #[arg(long)]
+    pub show: bool,
+}
+
+impl From<AuditedReplica> for Audited {
+    fn from(AuditedReplica { name, table, no_wait, show }: AuditedReplica) -> Self {
+        Self { name, table, mend: false, no_wait, show }
+    }
+}
+
+/// Whose rows are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditOf {
+    /// A source's, with its database's.
+    Source,
+    /// A replica's, with those here.
+    Subscription,
+}
+
 /// An audit with the service that does it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditCommand {
+    /// Of what.
+    pub of: AuditOf,
     /// What is compared.
     pub what: Audited,
     /// By whom.
@@ -62,9 +99,9 @@ pub enum AuditOutcome {
 impl AuditCommand {
     /// Asks, and gives `print` what is to be printed as it comes.
     pub async fn say(self, mut print: impl FnMut(&str) -> Result<(), String>) -> Result<AuditOutcome, SteeringError> {
-        let Self { what, asked: Asked { url, json } } = self;
+        let Self { of, what, asked: Asked { url, json } } = self;
         let failed = |reason: String| SteeringError { url: url.clone(), reason };
-        let (method, path, body) = what.request();
+        let (method, path, body) = what.request(of);
         let (mut bytes, mut answer) = ask(&url, method, &path, body).await?;
         let mut told = BTreeSet::new();
         loop {
@@ -76,7 +113,7 @@ impl AuditCommand {
                 break;
             }
             tokio::time::sleep(LOOK_EVERY).await;
-            (bytes, answer) = ask(&url, Method::GET, &what.audit_path(), None).await?;
+            (bytes, answer) = ask(&url, Method::GET, &what.audit_path(of), None).await?;
         }
         let said = if json { format!("{}\n", String::from_utf8_lossy(&bytes)) } else { what.summary(&answer) };
         print(&said).map_err(failed)?;
@@ -90,17 +127,25 @@ impl AuditCommand {
 }
 
 impl Audited {
-    fn audit_path(&self) -> String {
-        format!("/sources/{}/audit", path_segment(&self.name))
+    fn audit_path(&self, of: AuditOf) -> String {
+        let of = match of {
+            AuditOf::Source => "sources",
+            AuditOf::Subscription => "subscriptions",
+        };
+        format!("/{of}/{}/audit", path_segment(&self.name))
     }
 
-    fn request(&self) -> (Method, String, Option<Bytes>) {
+    fn request(&self, of: AuditOf) -> (Method, String, Option<Bytes>) {
         if self.show {
-            return (Method::GET, self.audit_path(), None);
+            return (Method::GET, self.audit_path(of), None);
+        }
+        if of == AuditOf::Subscription {
+            let tables: Vec<&String> = self.table.iter().collect();
+            return (Method::POST, self.audit_path(of), Some(json!({ "tables": tables }).to_string().into()));
         }
         let path = match &self.table {
             Some(table) => format!("/sources/{}/tables/{}/audit", path_segment(&self.name), path_segment(table)),
-            None => self.audit_path(),
+            None => self.audit_path(of),
         };
         (Method::POST, path, Some(json!({ "mend": self.mend }).to_string().into()))
     }
@@ -149,7 +194,10 @@ fn of_table(table: &Value) -> String {
     let by = table["by"].as_str().map_or(String::new(), |by| format!(" by {by}"));
     let mut out = format!("{}: {state}, {} rows compared{by}", text(table, "table"), count("rows"));
     if count("differences") > 0 {
-        out.push_str(&format!(", {} differ, {} mended", count("differences"), count("mended")));
+        out.push_str(&format!(", {} differ", count("differences")));
+        if let Some(mended) = table["mended"].as_u64() {
+            out.push_str(&format!(", {mended} mended"));
+        }
     }
     if let (Some(code), Some(reason)) = (table["code"].as_str(), table["reason"].as_str()) {
         out.push_str(&format!(" ({code}): {reason}"));
@@ -179,14 +227,17 @@ mod tests {
 
     #[test]
     fn an_audit_is_a_request() {
-        let (method, path, body) = audited(None).request();
+        let of = AuditOf::Source;
+        let (method, path, body) = audited(None).request(of);
         assert_eq!((method, path.as_str()), (Method::POST, "/sources/shop/audit"));
         assert_eq!(body.as_deref(), Some(&br#"{"mend":false}"#[..]));
-        let (_, path, body) = Audited { mend: true, ..audited(Some("public.a b")) }.request();
+        let (_, path, body) = Audited { mend: true, ..audited(Some("public.a b")) }.request(of);
         assert_eq!(path, "/sources/shop/tables/public.a%20b/audit");
         assert_eq!(body.as_deref(), Some(&br#"{"mend":true}"#[..]));
-        let shown = Audited { show: true, ..audited(Some("t")) }.request();
+        let shown = Audited { show: true, ..audited(Some("t")) }.request(of);
         assert_eq!(shown, (Method::GET, "/sources/shop/audit".to_owned(), None));
+        let (_, path, body) = audited(Some("t")).request(AuditOf::Subscription);
+        assert_eq!((path.as_str(), body.as_deref()), ("/subscriptions/shop/audit", Some(&br#"{"tables":["t"]}"#[..])));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! A row is given up for what is about the row: data that the type does not take, a constraint, a trigger that raises.
 //! Everything else is tried again.
 
+mod audit;
 mod connect;
 mod failure;
 mod options;
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
+pub use audit::{AuditProblem, LanePlace, Mismatch, ReplicaAudit, Target};
 pub use options::*;
 
 use self::connect::Address;

@@ -147,24 +147,10 @@ impl Table {
     /// `$1`: a JSON array of images. What has the image's key becomes what the image says.
     pub(super) fn put(&self, schema: &TableSchema, unavailable: Option<&str>) -> String {
         let lacking: Vec<String> = unavailable.and_then(|names| serde_json::from_str(names).ok()).unwrap_or_default();
-        let columns: Vec<&Present> = schema
-            .columns
-            .iter()
-            .filter(|column| !lacking.contains(&column.name))
-            .filter_map(|column| self.columns.iter().find(|present| present.name == column.name))
-            .filter(|present| !present.is_generated)
-            .collect();
+        let is_known = |present: &&Present| !lacking.contains(&present.name);
+        let columns: Vec<&Present> = self.written(schema).into_iter().filter(is_known).collect();
         let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
-        // Columns whose values are of any type, and of a database, are its JSON columns.
-        let is_marked = |present: &Present| {
-            let column = schema.columns.iter().find(|column| column.name == present.name);
-            column.is_some_and(|column| column.column_type == ColumnType::Any && column.native_type.is_some())
-        };
-        let value = |present: &&Present| match present.form {
-            Form::Json if is_marked(present) => present.unmarked(),
-            _ => present.value(),
-        };
-        let values: Vec<String> = columns.iter().map(value).collect();
+        let values: Vec<String> = columns.iter().map(|column| self.image_value(schema, column)).collect();
         let definitions: Vec<String> = columns.iter().map(|column| column.definition()).collect();
         let key: Vec<String> = schema.primary_key.iter().map(|name| quoted(name)).collect();
         let updates: Vec<String> =
@@ -184,13 +170,102 @@ impl Table {
         )
     }
 
+    /// `$1`: a JSON array of images. The place in it of each that the table does not have as it is, from 1, with the
+    /// table's row of that key.
+    pub(super) fn differing(&self, schema: &TableSchema) -> String {
+        let columns = self.written(schema);
+        let differs = |column: &&Present| {
+            let name = quoted(&column.name);
+            format!("(\"the row\".{name})::text IS DISTINCT FROM ({})::text", self.image_value(schema, column))
+        };
+        let is_no_key = |column: &&Present| !schema.primary_key.contains(&column.name);
+        let names: Vec<String> = columns.iter().map(|column| quoted(&column.name)).collect();
+        let definitions: Vec<String> = columns.iter().map(|column| column.definition()).collect();
+        let key: Vec<&Present> = self.key(schema);
+        let matches: Vec<String> =
+            key.iter().map(|column| format!("\"the row\".{} = {}", quoted(&column.name), column.value())).collect();
+        let is_missing = key
+            .first()
+            .map_or_else(|| "false".to_owned(), |column| format!("\"the row\".{} IS NULL", quoted(&column.name)));
+        let mut conditions = vec![is_missing];
+        conditions.extend(columns.iter().copied().filter(is_no_key).map(|column| differs(&column)));
+        format!(
+            "SELECT x.\"the place\", to_json(\"the row\")::text FROM ROWS FROM (json_to_recordset($1::text::json) AS ({})) WITH \
+             ORDINALITY AS x({}, \"the place\") LEFT JOIN {} AS \"the row\" ON {} WHERE {} ORDER BY 1",
+            definitions.join(", "),
+            names.join(", "),
+            self.name,
+            matches.join(" AND "),
+            conditions.join(" OR "),
+        )
+    }
+
+    /// Makes a table for keys, which is gone at the end of the transaction.
+    pub(super) fn keep_keys(&self, schema: &TableSchema, kept: &str) -> String {
+        let names: Vec<String> = self.key(schema).iter().map(|column| quoted(&column.name)).collect();
+        format!(
+            "CREATE TEMPORARY TABLE {kept} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA",
+            names.join(", "),
+            self.name
+        )
+    }
+
+    /// `$1`: a JSON array of images, whose keys go into that table.
+    pub(super) fn keep(&self, schema: &TableSchema, kept: &str) -> String {
+        let key = self.key(schema);
+        let values: Vec<String> = key.iter().map(|column| column.value()).collect();
+        let definitions: Vec<String> = key.iter().map(|column| column.definition()).collect();
+        format!(
+            "INSERT INTO {kept} SELECT {} FROM json_to_recordset($1::text::json) AS x({})",
+            values.join(", "),
+            definitions.join(", ")
+        )
+    }
+
+    /// Rows whose keys are not in that table, with the texts of their keys.
+    pub(super) fn others(&self, schema: &TableSchema, kept: &str, rows_max: usize) -> String {
+        let names: Vec<String> = self.key(schema).iter().map(|column| quoted(&column.name)).collect();
+        let matches: Vec<String> = names.iter().map(|name| format!("k.{name} = \"the row\".{name}")).collect();
+        let texts: Vec<String> = names.iter().map(|name| format!("\"the row\".{name}::text")).collect();
+        format!(
+            "SELECT ARRAY[{}], to_json(\"the row\")::text FROM {} AS \"the row\" WHERE NOT EXISTS (SELECT FROM {kept} AS k WHERE {}) ORDER BY 1 \
+             LIMIT {rows_max}",
+            texts.join(", "),
+            self.name,
+            matches.join(" AND "),
+        )
+    }
+
+    pub(super) fn count(&self) -> String {
+        format!("SELECT count(*) FROM {}", self.name)
+    }
+
+    fn key(&self, schema: &TableSchema) -> Vec<&Present> {
+        let of = |name: &String| self.columns.iter().find(|present| present.name == *name);
+        schema.primary_key.iter().filter_map(of).collect()
+    }
+
+    /// The columns of the schema that are here, but for those that the database computes.
+    fn written(&self, schema: &TableSchema) -> Vec<&Present> {
+        let of = |column: &Column| self.columns.iter().find(|present| present.name == column.name);
+        schema.columns.iter().filter_map(of).filter(|present| !present.is_generated).collect()
+    }
+
+    /// What an image has for a column, as a value of it.
+    fn image_value(&self, schema: &TableSchema, present: &Present) -> String {
+        // Columns whose values are of any type, and of a database, are its JSON columns.
+        let column = schema.columns.iter().find(|column| column.name == present.name);
+        let is_marked =
+            column.is_some_and(|column| column.column_type == ColumnType::Any && column.native_type.is_some());
+        match present.form {
+            Form::Json if is_marked => present.unmarked(),
+            _ => present.value(),
+        }
+    }
+
     /// `$1`: a JSON array of keys.
     pub(super) fn delete(&self, schema: &TableSchema) -> String {
-        let key: Vec<&Present> = schema
-            .primary_key
-            .iter()
-            .filter_map(|name| self.columns.iter().find(|present| present.name == *name))
-            .collect();
+        let key = self.key(schema);
         let matches: Vec<String> =
             key.iter().map(|column| format!("t.{} = {}", quoted(&column.name), column.value())).collect();
         let definitions: Vec<String> = key.iter().map(|column| column.definition()).collect();
