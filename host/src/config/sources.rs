@@ -25,7 +25,7 @@ use crate::source::{
 const DEFAULT_MAX_RETAINED_BYTES: u64 = 10 * GIB;
 
 /// What a `[sources.NAME]` table may hold.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "append-only",
     "audit",
     "audit-mend",
@@ -40,6 +40,7 @@ const KEYS: [&str; 22] = [
     "password",
     "password-file",
     "publication",
+    "read-parallelism",
     "server-id",
     "skip-tables-without-key",
     "slot",
@@ -106,6 +107,9 @@ pub(super) fn read(
     spec.publication = table.text("publication")?;
     spec.makes_slot = table.boolean("create-slot")?.unwrap_or(true);
     spec.skips_tables_without_key = table.boolean("skip-tables-without-key")?.unwrap_or(false);
+    if let Some(lanes) = table.parsed("read-parallelism", count_in::<u32>(1..=16))? {
+        spec.read_parallelism = lanes;
+    }
     spec.server_id = table.parsed("server-id", count_in::<u32>(1..=u64::from(u32::MAX)))?;
     spec.audit = table.parsed("audit", audit_schedule)?.unwrap_or_default();
     spec.audit_mends = table.boolean("audit-mend")?.unwrap_or(false);
@@ -114,7 +118,9 @@ pub(super) fn read(
     }
     let foreign: &[&str] = match kind {
         SourceKind::Postgres => &["server-id"],
-        SourceKind::Mysql | SourceKind::Mariadb => &["slot", "publication", "create-slot", "skip-tables-without-key"],
+        SourceKind::Mysql | SourceKind::Mariadb => {
+            &["slot", "publication", "create-slot", "skip-tables-without-key", "read-parallelism"]
+        }
     };
     if let Some(key) = foreign.iter().find(|key| table.get(key).is_some()) {
         return Err(format!("{key}: there is no such thing in {}", kind.as_str()));
@@ -276,7 +282,7 @@ mod tests {
              mask.redact = ['*.note']\nmask.salt = '${CDC_SALT}'\ntable-name = '{relation}'\nslot = 's'\n\
              publication = 'p'\nsnapshot = false\nheartbeat-ms = 500\nmax-retained-bytes = '1GiB'\n\
              on-max-retained = 'drop-slot'\ntls-ca-file = 'ca.pem'\naudit = 'weekly'\naudit-mend = true\n\
-             audit-rows-per-second = 500\n",
+             audit-rows-per-second = 500\nread-parallelism = 8\n",
         );
         let spec = spec.expect("valid");
         assert_eq!(spec.url.secret_text(), "postgres://cdc:hunter2${x@db:5432/shop");
@@ -290,6 +296,7 @@ mod tests {
         assert_eq!((spec.max_retained_bytes, spec.on_max_retained), (Some(GIB), OnMaxRetained::DropSlot));
         assert_eq!(spec.tls_ca_file.as_deref(), Some(Path::new("conf/ca.pem")));
         assert_eq!((spec.audit, spec.audit_mends, spec.audit_rows_per_second), (AuditSchedule::Weekly, true, 500));
+        assert_eq!((spec.read_parallelism, read("url = 'postgres://h'").expect("valid").read_parallelism), (8, 4));
         assert!(!format!("{spec:?}").contains("hunter2"), "{spec:?}");
     }
 
@@ -319,6 +326,9 @@ mod tests {
             ("url = 'postgres://h'\nsnapshot = 'yes'", "snapshot: allowed: true or false"),
             ("url = 'postgres://h'\naudit = 'yearly'", "audit: allowed: off, hourly, daily or weekly"),
             ("url = 'postgres://h'\nserver-id = 1", "server-id: there is no such thing in postgres"),
+            ("url = 'postgres://h'\nread-parallelism = 0", "read-parallelism: allowed: a whole number from 1 to 16"),
+            ("url = 'postgres://h'\nread-parallelism = 17", "read-parallelism: allowed: a whole number from 1 to 16"),
+            ("url = 'mariadb://h'\nread-parallelism = 2", "read-parallelism: there is no such thing in mariadb"),
             ("url = 'mariadb://h'\nslot = 's'", "slot: there is no such thing in mariadb"),
             ("url = 'mysql://h'\non-max-retained = 'drop-slot'", "on-max-retained: mysql has no slot"),
             ("url = 'mysql://h'\npassword = 'a'\npassword-file = 'b'", "password-file: there is a password too"),

@@ -176,6 +176,7 @@ fn options(spec: &SourceSpec, folder: &Path, wanted: Wanted) -> Result<Options, 
                 orders,
                 known,
                 spill_dir: folder.join("spill").join(spec.name.as_str()),
+                read_parallelism: spec.read_parallelism as usize,
                 heartbeat_write_interval: spec.heartbeat,
                 ..postgres::Options::new(url)
             }))

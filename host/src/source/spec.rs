@@ -39,6 +39,8 @@ pub struct SourceSpec {
     pub makes_slot: bool,
     /// Whether tables without a key are passed over instead of stopping the source (PostgreSQL).
     pub skips_tables_without_key: bool,
+    /// How many tables, or parts of large ones, are read at once (PostgreSQL).
+    pub read_parallelism: u32,
     /// The number under which the source registers as a replica (MySQL, MariaDB).
     pub server_id: Option<u32>,
     /// When its tables are compared with the database's without being asked.
@@ -123,6 +125,7 @@ impl SourceSpec {
             publication: None,
             makes_slot: true,
             skips_tables_without_key: false,
+            read_parallelism: 4,
             server_id: None,
             audit: AuditSchedule::Off,
             audit_mends: false,

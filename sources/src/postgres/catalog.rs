@@ -479,6 +479,22 @@ impl Catalog {
         number(&mut one_row(self.connection.query(&sql)?)?)
     }
 
+    /// How many bytes the rows of tables take, without what is stored out of line.
+    pub(super) fn sizes(&mut self, tables: &[u32]) -> Result<HashMap<u32, u64>, WireError> {
+        let listed: Vec<String> = tables.iter().map(u32::to_string).collect();
+        let sql = format!(
+            "SELECT c.oid, coalesce(pg_relation_size(c.oid), 0) + coalesce((SELECT sum(pg_relation_size(p.relid)) \
+             FROM pg_partition_tree(c.oid) p WHERE p.relid <> c.oid), 0)::bigint FROM pg_class c WHERE c.oid IN ({})",
+            listed.join(", ")
+        );
+        let mut sizes = HashMap::new();
+        for row in self.connection.query(&sql)? {
+            let mut cells = row.into_iter();
+            sizes.insert(number(&mut cells)?, number(&mut cells)?);
+        }
+        Ok(sizes)
+    }
+
     /// The partitions of a table that have rows of their own. One that was not there before is looked into.
     fn members(&mut self, oid: u32) -> Result<Arc<Vec<Member>>, WireError> {
         let before = match self.known.get(&oid).map(|found| &found.form) {

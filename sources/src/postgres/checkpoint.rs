@@ -13,7 +13,8 @@
 //! - `prepared`: only while a prepared transaction is open that the server has sent: the log from there on is needed
 //!   again after a restart, and the slot is confirmed up to there only. What committed before `lsn` is passed over then.
 //! - `tables`: how far the reading of each is. `after` is the key of the last row that was read, as the database wrote
-//!   it, also where the rules hash it. `late`: it was published while it may have been written to, so its reading waits
+//!   it, also where the rules hash it. `ranges`, where a table is read in parts: what is left of each, rows after a key
+//!   and up to another. (Who does not know it reads the table from its beginning.) `late`: it was published while it may have been written to, so its reading waits
 //!   for the transactions of that time. `again`: a row moved past
 //!   the reader incomplete, so the reading begins anew after a restart. `definition`: what the rows depend on beside the
 //!   log (see `definition.rs`); without it nothing is known of that, and the table is read anew. `reason`: why it is read
@@ -71,7 +72,9 @@ pub(super) struct TableMark {
     pub(super) key: Vec<String>,
     pub(super) state: ReadState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) after: Option<Vec<String>>,
+    after: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ranges: Vec<KeyRange>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) late: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -84,6 +87,17 @@ pub(super) struct TableMark {
     pub(super) held: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unnamed: bool,
+}
+
+/// Rows of a table by their keys, as the database writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeyRange {
+    /// Those after this one; from the first on, if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<Vec<String>>,
+    /// Those up to this one, with it; to the last, if none. No two ranges of a table have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) until: Option<Vec<String>>,
 }
 
 /// Why a table is read anew, or stopped.
@@ -112,6 +126,7 @@ impl TableMark {
             key: Vec::new(),
             state,
             after: None,
+            ranges: Vec::new(),
             late: true,
             again: false,
             definition: None,
@@ -124,7 +139,7 @@ impl TableMark {
     /// Its rows are read from the beginning, because they may be wrong as they are.
     pub(super) fn read_anew(&mut self, reason: Option<Reason>) {
         self.state = ReadState::Waiting;
-        self.after = None;
+        self.from_the_beginning();
         self.again = false;
         self.held = false;
         // What is true now is what its reading finds.
@@ -135,8 +150,59 @@ impl TableMark {
     /// Its changes are skipped.
     pub(super) fn stop(&mut self, reason: Reason) {
         self.state = ReadState::Stopped;
-        self.after = None;
+        self.from_the_beginning();
         self.reason = Some(reason.into());
+    }
+
+    /// Nothing of it has been read.
+    pub(super) fn from_the_beginning(&mut self) {
+        self.after = None;
+        self.ranges.clear();
+    }
+
+    /// What is left to be read.
+    pub(super) fn left(&self) -> Vec<KeyRange> {
+        match self.ranges.as_slice() {
+            [] => vec![KeyRange { after: self.after.clone(), until: None }],
+            ranges => ranges.to_vec(),
+        }
+    }
+
+    /// Whether it is read in parts.
+    pub(super) fn is_split(&self) -> bool {
+        !self.ranges.is_empty()
+    }
+
+    /// What is left of the range up to this key.
+    pub(super) fn range(&self, until: Option<&Vec<String>>) -> Option<KeyRange> {
+        self.left().into_iter().find(|range| range.until.as_ref() == until)
+    }
+
+    /// Rows up to this key have been read of a range.
+    pub(super) fn advance(&mut self, until: Option<&Vec<String>>, last: Vec<String>) {
+        if self.ranges.is_empty() {
+            self.after = Some(last);
+        } else if let Some(range) = self.ranges.iter_mut().find(|range| range.until.as_ref() == until) {
+            range.after = Some(last);
+        }
+    }
+
+    /// What is left is read in parts, which end at these keys.
+    pub(super) fn split(&mut self, bounds: Vec<Vec<String>>) {
+        if bounds.is_empty() || !self.ranges.is_empty() {
+            return;
+        }
+        let mut after = self.after.take();
+        for until in bounds.into_iter().map(Some).chain([None]) {
+            self.ranges.push(KeyRange { after: std::mem::replace(&mut after, until.clone()), until });
+        }
+    }
+
+    /// A range has been read to its end. Answers whether it was the last one.
+    pub(super) fn finish(&mut self, until: Option<&Vec<String>>) -> bool {
+        self.after = None;
+        self.ranges.retain(|range| range.until.as_ref() != until);
+        self.ranges.is_empty()
     }
 
     /// What is said of it.
@@ -298,8 +364,30 @@ mod tests {
         let (mark, read) = Mark::read(&checkpoint).unwrap();
         assert_eq!(read, place);
         assert_eq!(mark.origin.database, "a\"b");
-        assert_eq!(mark.tables[0].after, Some(vec!["42".into()]));
+        assert_eq!(mark.tables[0].left(), [KeyRange { after: Some(vec!["42".into()]), until: None }]);
         assert_eq!(confirmed_by(&checkpoint), Some(place.lsn));
+    }
+
+    #[test]
+    fn a_checkpoint_tells_what_is_left_of_each_range() {
+        let key = |key: &str| vec![key.to_owned()];
+        let mut table = TableMark::new(16385, "shop", "orders", ReadState::Reading);
+        table.advance(None, key("5"));
+        table.split(vec![key("10"), key("20")]);
+        table.advance(Some(&key("10")), key("7"));
+        table.advance(None, key("30"));
+        assert!(!table.finish(Some(&key("20"))));
+        let mut writer = writer();
+        writer.set_tables(&BTreeMap::from([(16385, table.clone())]));
+        let checkpoint = writer.checkpoint(Place::default());
+        let ranges = r#""state":"reading","ranges":[{"after":["7"],"until":["10"]},{"after":["30"]}],"late":true"#;
+        assert!(checkpoint.0.contains(ranges), "{}", checkpoint.0);
+        let read = Mark::read(&checkpoint).unwrap().0.tables.remove(0);
+        assert_eq!(read, table);
+        assert_eq!(read.range(None), Some(KeyRange { after: Some(key("30")), until: None }));
+        assert!(!table.finish(None));
+        assert!(table.finish(Some(&key("10"))));
+        assert_eq!(table.left(), [KeyRange::default()], "once more, from the beginning");
     }
 
     #[test]

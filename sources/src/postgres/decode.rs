@@ -20,6 +20,7 @@ use super::pgoutput::{self, Cell, Message, Old};
 use super::portion::{Gathered, transaction_name};
 use super::prepared::Prepared;
 use super::queue::Shared;
+use super::reading::Reading;
 use super::shape::Shape;
 use super::spill::{Replay, Spills};
 use super::tables::Heard;
@@ -58,13 +59,13 @@ pub(super) struct Decoder {
     cut: VecDeque<Portion>,
     pub(super) rows_read: HashMap<u32, u64>,
     pub(super) rows_estimated: HashMap<u32, u64>,
-    /// The reading that goes on: of which table, and what the log told since.
-    pub(super) window: Option<(u32, Window)>,
+    /// Tables that are being read.
+    pub(super) readings: BTreeMap<u32, Reading>,
     /// The reading that goes on, if it is of a table without a key.
     pub(super) appending: Option<Appending>,
     /// What ids of rows without a key begin with.
     pub(super) id_prefix: String,
-    /// The same of the table that is being compared.
+    /// The table that is being compared, and what the log told of it since.
     pub(super) audit: Option<(u32, Window)>,
     /// Every transaction whose commit record begins before it has been handed out.
     position: Lsn,
@@ -92,6 +93,8 @@ pub(super) struct Decoder {
     announced: Option<u32>,
     /// Where the log last told that a table is another than before.
     pub(super) redefined_at: Lsn,
+    /// The same of each table: what is older than that says nothing of it.
+    pub(super) defined_at: HashMap<u32, Lsn>,
     spills: Spills,
     prepared: Prepared,
     /// Every table is read after the transactions of the time when the feed was opened.
@@ -104,8 +107,8 @@ pub(super) struct Decoder {
     pub(super) adds_tables: bool,
     /// Tables whose reading is called off, because it begins anew or never.
     pub(super) called_off: Vec<u32>,
-    /// The columns of the table that is being read changed, and its reading goes on.
-    pub(super) reshaped: bool,
+    /// Tables that are being read whose columns changed, and whose reading goes on.
+    pub(super) reshaped: Vec<u32>,
 }
 
 impl Decoder {
@@ -128,7 +131,7 @@ impl Decoder {
             tables,
             rows_read: HashMap::new(),
             rows_estimated: HashMap::new(),
-            window: None,
+            readings: BTreeMap::new(),
             appending: None,
             id_prefix: String::new(),
             audit: None,
@@ -149,17 +152,31 @@ impl Decoder {
             told_partitions: HashMap::new(),
             announced: None,
             redefined_at: Lsn(0),
+            defined_at: HashMap::new(),
             streaming: None,
             current: None,
             replay: None,
             writer,
             adds_tables: false,
             called_off: Vec::new(),
-            reshaped: false,
+            reshaped: Vec::new(),
         };
+        decoder.resume_readings();
         decoder.know_stored();
         decoder.tables_changed();
         decoder
+    }
+
+    /// Goes on with what was being read before a restart.
+    fn resume_readings(&mut self) {
+        for mark in self.tables.values_mut().filter(|mark| mark.state == ReadState::Reading) {
+            if std::mem::take(&mut mark.again) {
+                // Which rows lacked something was known before the restart only.
+                mark.from_the_beginning();
+            }
+            let reading = self.readings.entry(mark.oid).or_default();
+            reading.is_split = mark.is_split();
+        }
     }
 
     /// Call after any change to `tables`.
@@ -552,11 +569,9 @@ impl Decoder {
         {
             window.note(Committed { xid: current.xid, commit: current.commit }, &change);
         }
-        if let Some((oid, window)) = &mut self.window
-            && *oid == relation
-        {
-            window.note(Committed { xid: current.xid, commit: current.commit }, &change);
-            let lacking = !window.lacking().is_empty();
+        if let Some(reading) = self.readings.get_mut(&relation) {
+            reading.note(Committed { xid: current.xid, commit: current.commit }, &change);
+            let lacking = !reading.lacking.is_empty();
             self.mark_lacking(relation, lacking);
         }
         if self.is_skipping() {
@@ -577,7 +592,7 @@ impl Decoder {
         self.current.as_ref().is_some_and(|current| current.count < current.skip)
     }
 
-    /// Has the next checkpoint say whether rows of the table that is being read lack something.
+    /// Has the next checkpoint say whether rows of a table that is being read lack something.
     pub(super) fn mark_lacking(&mut self, oid: u32, lacking: bool) {
         if let Some(mark) = self.tables.get_mut(&oid)
             && mark.again != lacking

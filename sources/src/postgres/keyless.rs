@@ -41,7 +41,7 @@ pub(super) fn id_prefix(Origin { system, timeline, database, .. }: &Origin) -> S
 /// The table without a key that is being read.
 #[derive(Debug)]
 pub(super) struct Appending {
-    oid: u32,
+    pub(super) oid: u32,
     /// Its snapshot's place has been reached.
     has_begun: bool,
     /// What the log told before that.
@@ -127,15 +127,16 @@ impl Decoder {
         }
     }
 
-    /// A table's reading begins, as yet without a snapshot.
+    /// A table's reading begins, as yet without a snapshot. One table without a key is read at a time.
     pub(super) fn await_snapshot(&mut self, oid: u32) {
-        let is_append_only = self.described(oid).is_some_and(|table| table.is_append_only());
-        self.appending = is_append_only.then(|| Appending { oid, has_begun: false, held: Vec::new(), bytes: 0 });
+        if self.described(oid).is_some_and(|table| table.is_append_only()) {
+            self.appending = Some(Appending { oid, has_begun: false, held: Vec::new(), bytes: 0 });
+        }
     }
 
-    /// Whether more was told than is kept: another snapshot sees it.
-    pub(super) fn holds_too_much(&self) -> bool {
-        self.appending.as_ref().is_some_and(|reading| reading.bytes > HELD_BYTES_MAX)
+    /// The table of which more was told than is kept: another snapshot sees it.
+    pub(super) fn holds_too_much(&self) -> Option<u32> {
+        self.appending.as_ref().filter(|reading| reading.bytes > HELD_BYTES_MAX).map(|reading| reading.oid)
     }
 
     /// The log has reached the place of a table's snapshot. False if another one has to be taken, because rows were
@@ -188,14 +189,14 @@ impl Reader {
         let columns: Vec<String> = shape.column_names().map(identifier).collect();
         let filter = table.filter.as_ref().map_or_else(String::new, |filter| format!(" WHERE ({filter})"));
         let sql = format!("COPY (SELECT {} FROM {source}{filter}) TO STDOUT", columns.join(", "));
-        let folder = self.options.spill_dir.clone();
+        let folder = self.desk.options.spill_dir.clone();
         let disk = |error: std::io::Error| FeedError {
             remedy: Remedy::Retry,
             code: "disk",
             message: format!("rows of {} could not be kept in {}: {error}", table.relation, folder.display()),
             source: Some(error.into()),
         };
-        let mut spool = Spool::new(&folder, self.options.read_chunk_bytes);
+        let mut spool = Spool::new(&folder, self.desk.chunk_bytes());
         let connection = &mut self.catalog.connection;
         connection.copy_out(&sql).map_err(doing)?;
         let mut unlooked = 0;
@@ -204,7 +205,7 @@ impl Reader {
             unlooked += line.len();
             if unlooked > LOOK_BYTES {
                 unlooked = 0;
-                if !self.shared.goes_on(number) {
+                if !self.desk.shared.goes_on(number) {
                     self.reconnect()?;
                     return Ok(Chunk::CalledOff);
                 }
@@ -220,22 +221,22 @@ impl Reader {
                 Ok(cells) => cells,
                 Err(error) => return Err(doing(not_utf8(line, shape).unwrap_or(error))),
             };
-            let id = format!("{}-{:016x}-r{count:08x}", self.id_prefix, place.0);
+            let id = format!("{}-{:016x}-r{count:08x}", self.desk.id_prefix, place.0);
             let mut image = shape.image(&cells, None, &mut Vec::new());
             identify(&mut image, &id);
             piece.push(Change::unlogged(shape.table.clone(), Action::Read, vec![id], Some(image)));
             count += 1;
             if piece.bytes >= PIECE_BYTES {
-                self.shared.say(piece.said(number, &[]));
-                if !self.shared.wait_for_room(number, self.options.read_chunk_bytes) {
+                self.desk.shared.say(piece.said(number, &[]));
+                if !self.desk.shared.wait_for_room(number, self.desk.options.read_chunk_bytes) {
                     return Ok(Chunk::CalledOff);
                 }
             }
         }
         if !piece.rows.is_empty() {
-            self.shared.say(piece.said(number, &[]));
+            self.desk.shared.say(piece.said(number, &[]));
         }
-        self.shared.say(Said::ChunkEnded { task: number });
+        self.desk.shared.say(Said::ChunkEnded { task: number });
         Ok(Chunk::Last)
     }
 }

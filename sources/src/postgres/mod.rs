@@ -3,8 +3,8 @@
 //! # What it does
 //!
 //! A replication slot keeps the server's log from our position on, and a publication says of which tables it tells.
-//! One thread follows the log (`follow.rs`, `decode.rs`), one reads tables beside it (`read.rs`), one looks at the
-//! catalog and the slot now and then (`watch.rs`). [`Feed`] hands out what the first one puts together.
+//! One thread follows the log (`follow.rs`, `decode.rs`), others read tables beside it while there is something to read
+//! (`read.rs`), and one looks at the catalog and the slot now and then (`watch.rs`). [`Feed`] hands out what the first one puts together.
 //!
 //! - Transactions come whole where they fit into a portion. Large ones come in several; those that the server sends
 //!   before they commit are kept in memory and beyond a limit in a file (`spill.rs`), and dropped if they roll back.
@@ -50,16 +50,20 @@ mod decode;
 mod definition;
 mod follow;
 mod keyless;
+mod lacking;
 mod lsn;
 mod pgoutput;
 mod portion;
 mod prepared;
 mod queue;
 mod read;
+mod readers;
+mod reading;
 mod reads;
 mod shape;
 mod slot;
 mod spill;
+mod split;
 mod tables;
 mod tls;
 mod value;
@@ -79,7 +83,7 @@ use checkpoint::{Mark, Origin, Place, TableMark, Writer};
 use decode::Decoder;
 use follow::Follower;
 use queue::Shared;
-use read::Reader;
+use readers::Readers;
 use reads::Reads;
 use tables::give_orders;
 use watch::Watcher;
@@ -139,9 +143,15 @@ pub struct Options {
     pub portion_bytes: usize,
     /// A portion with as many steps is full. Default: 4,096.
     pub portion_changes: usize,
+    /// How many parts of tables are read at once: so many tables, and large ones in ranges of their keys. Each has a
+    /// connection while there is something to read, and all have one more. Default: 4.
+    pub read_parallelism: usize,
+    /// A table with fewer rows, by a sample, is not read in ranges. Default: 100,000.
+    pub read_range_rows: u64,
     /// How many rows of a table are read in one transaction at most. Default: 100,000.
     pub read_chunk_rows: usize,
-    /// How many bytes of rows that were read may wait; twice as many may be in memory. Default: 8 MiB.
+    /// How many bytes of rows that were read may wait; twice as many may be in memory. All that is read at once shares
+    /// them. Default: 8 MiB.
     pub read_chunk_bytes: usize,
     /// How often tables are looked for that were published or dropped. Default: 2 s.
     pub catalog_interval: Duration,
@@ -175,6 +185,8 @@ impl Options {
             transaction_memory_bytes: 4 << 20,
             portion_bytes: 512 << 10,
             portion_changes: 4096,
+            read_parallelism: 4,
+            read_range_rows: 100_000,
             read_chunk_rows: 100_000,
             read_chunk_bytes: 8 << 20,
             catalog_interval: Duration::from_secs(2),
@@ -366,12 +378,7 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     let overview = begins.then(|| catalog.overview()).transpose();
     let overview = overview.map_err(|error| error.into_feed("look up tables"))?;
 
-    let (reader_tasks, tasks) = std::sync::mpsc::channel();
-    if options.snapshot {
-        let mut reader = Reader::open(options.clone(), address.clone(), shared.clone())?;
-        reader.id_prefix = keyless::id_prefix(&origin);
-        spawn("postgres-read", move || reader.run(&tasks))?;
-    }
+    let readers = Readers::new(options.clone(), address.clone(), shared.clone(), keyless::id_prefix(&origin));
     let mut watching = look_around(connect(&address, Purpose::Sql, Some(&shared))?);
     let publication = slot::find_publication(&mut watching.connection, &options.publication)
         .map_err(|error| error.into_feed("look up the publication"))?;
@@ -389,7 +396,7 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
         decoder.begin_with(overview, !slot_is_new);
     }
     spawn("postgres-watch", move || watcher.run())?;
-    let follower = Follower::new(stream, decoder, Reads::new(shared.clone(), reader_tasks), audits, shared.clone());
+    let follower = Follower::new(stream, decoder, Reads::new(shared.clone(), readers), audits, shared.clone());
     spawn("postgres-log", move || follower.run())?;
     Ok(Feed { shared })
 }

@@ -26,18 +26,39 @@ const PORTIONS_MAX: usize = 2;
 pub(super) enum Said {
     /// A chunk of rows begins that `snapshot` sees, true at `place` and after. `task` is the number of the reading.
     ChunkBegan { task: u64, snapshot: Snapshot, place: Lsn, found: Box<Published>, defined: Defined },
+    /// The table is read in parts from here on: rows up to the first of these keys, up to the second, and so on, and
+    /// beyond the last. This reading goes on with the first part. None, if it is not worth it.
+    Split { task: u64, bounds: Vec<Vec<String>> },
     /// Rows, and the key of the last of them as the database wrote it.
     Rows { task: u64, rows: Vec<Change>, last: Vec<String>, bytes: usize },
     /// The chunk is complete.
     ChunkEnded { task: u64 },
-    /// So is the table.
-    TableEnded { task: u64 },
+    /// So is the table, or the part of it that was to be read.
+    Ended { task: u64 },
     /// It has been dropped, or is no longer published.
     TableGone { task: u64 },
     /// It can't be read, and the others can.
     TableStopped { task: u64, reason: Reason },
+    /// The reader of a lane could not connect.
+    NoReader { lane: usize, error: FeedError },
     /// What a thread died of.
     Failed(FeedError),
+}
+
+impl Said {
+    /// The reading that it is of.
+    pub(super) fn task(&self) -> Option<u64> {
+        match self {
+            Said::ChunkBegan { task, .. }
+            | Said::Split { task, .. }
+            | Said::Rows { task, .. }
+            | Said::ChunkEnded { task }
+            | Said::Ended { task }
+            | Said::TableGone { task }
+            | Said::TableStopped { task, .. } => Some(*task),
+            Said::NoReader { .. } | Said::Failed(_) => None,
+        }
+    }
 }
 
 /// What the catalog said, and from where to where in the log it may have been said.
@@ -55,7 +76,7 @@ pub(super) struct Look {
 pub(super) struct Shared {
     stopping: AtomicBool,
     confirmed: AtomicU64,
-    task: AtomicU64,
+    tasks: Mutex<Tasks>,
     bell: OwnedFd,
     out: Mutex<Out>,
     /// There is room for portions.
@@ -90,6 +111,13 @@ struct Inbox {
     bytes: usize,
 }
 
+/// The readings that go on. Others have been called off.
+#[derive(Debug, Default)]
+struct Tasks {
+    last: u64,
+    running: BTreeSet<u64>,
+}
+
 /// A lock whose holder panicked guards data that is whole all the same: every change of it is a single step.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -100,7 +128,7 @@ impl Shared {
         Ok(Shared {
             stopping: AtomicBool::new(false),
             confirmed: AtomicU64::new(0),
-            task: AtomicU64::new(0),
+            tasks: Mutex::default(),
             bell: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             out: Mutex::default(),
             room: Condvar::new(),
@@ -135,7 +163,10 @@ impl Shared {
 
     /// Has a connection cut off when everything stops.
     pub(super) fn cut_at_stop(&self, closer: Closer) {
-        lock(&self.closers).push(closer);
+        let mut closers = lock(&self.closers);
+        closers.retain(Closer::is_needed);
+        closers.push(closer);
+        drop(closers);
         if self.is_stopping() {
             self.stop();
         }
@@ -149,17 +180,21 @@ impl Shared {
         Lsn(self.confirmed.load(Ordering::SeqCst))
     }
 
-    /// Which reading is the current one; others have been called off.
-    pub(super) fn task(&self) -> u64 {
-        self.task.load(Ordering::SeqCst)
+    /// The number of a reading that begins.
+    pub(super) fn next_task(&self) -> u64 {
+        let mut tasks = lock(&self.tasks);
+        tasks.last += 1;
+        let task = tasks.last;
+        tasks.running.insert(task);
+        task
     }
 
-    /// Calls off the reading of before.
-    pub(super) fn next_task(&self) -> u64 {
-        let task = self.task.fetch_add(1, Ordering::SeqCst) + 1;
+    /// A reading is over, or nothing is wanted of it any more.
+    pub(super) fn call_off(&self, task: u64) {
+        lock(&self.tasks).running.remove(&task);
+        // Under the lock, so that nobody begins to wait between looking and being told.
         drop(lock(&self.inbox));
         self.changed.notify_all();
-        task
     }
 
     pub(super) fn ring(&self) {
@@ -269,13 +304,11 @@ impl Shared {
         lock(&self.look).take_if(|look| look.to <= position)
     }
 
-    /// The first thing that was said and not yet taken, if the follower wants it now.
-    pub(super) fn hear(&self, wanted: impl FnOnce(&Said) -> bool) -> Option<Said> {
+    /// The first thing that was said and not yet taken and that the follower wants now.
+    pub(super) fn hear(&self, wanted: impl FnMut(&Said) -> bool) -> Option<Said> {
         let mut inbox = lock(&self.inbox);
-        if !inbox.said.front().is_some_and(wanted) {
-            return None;
-        }
-        let said = inbox.said.pop_front();
+        let at = inbox.said.iter().position(wanted)?;
+        let said = inbox.said.remove(at);
         if let Some(Said::Rows { bytes, .. }) = &said {
             inbox.bytes -= bytes;
             drop(inbox);
@@ -303,6 +336,48 @@ impl Shared {
     }
 
     pub(super) fn goes_on(&self, task: u64) -> bool {
-        !self.is_stopping() && self.task() == task
+        !self.is_stopping() && lock(&self.tasks).running.contains(&task)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn rows(task: u64, bytes: usize) -> Said {
+        Said::Rows { task, rows: Vec::new(), last: Vec::new(), bytes }
+    }
+
+    #[test]
+    fn all_readings_wait_for_the_same_room_until_they_are_called_off() {
+        let shared = Shared::new().unwrap();
+        let [first, second] = [shared.next_task(), shared.next_task()];
+        shared.say(rows(first, 101));
+        std::thread::scope(|scope| {
+            let waiting = [first, second].map(|task| {
+                let shared = &shared;
+                scope.spawn(move || shared.wait_for_room(task, 100))
+            });
+            shared.call_off(first);
+            assert!(!shared.goes_on(first) && shared.goes_on(second));
+            assert!(shared.hear(|_| true).is_some());
+            assert_eq!(waiting.map(|waiting| waiting.join().unwrap()), [false, true]);
+        });
+    }
+
+    #[test]
+    fn what_one_reading_says_does_not_wait_for_another() {
+        let shared = Shared::new().unwrap();
+        [rows(1, 1), rows(2, 1), rows(1, 1)].into_iter().for_each(|said| shared.say(said));
+        let mut heard = Vec::new();
+        while let Some(said) = shared.hear(|said| said.task() == Some(2) || heard == [2]) {
+            heard.push(said.task().unwrap());
+            if heard.len() > 1 {
+                break;
+            }
+        }
+        assert_eq!(heard, [2, 1]);
     }
 }

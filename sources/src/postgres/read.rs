@@ -1,4 +1,4 @@
-//! The thread that reads tables: in chunks by key, each in a transaction and a snapshot of its own, by COPY.
+//! A thread that reads tables: in chunks by key, each in a transaction and a snapshot of its own, by COPY.
 //!
 //! A chunk's transaction locks the table first (ACCESS SHARE, which only stands in the way of DDL) and takes its snapshot
 //! then, because what rewrites a table is invisible to snapshots from before. Chunks are as large as memory allows, so
@@ -12,17 +12,19 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::Options;
-use super::address::Address;
 use super::catalog::{Catalog, Published, number, one_row, text};
+use super::checkpoint::KeyRange;
 use super::keyless::on_standby;
+use super::lsn::Lsn;
 use super::pgoutput::Cell;
 use super::portion::bytes_of;
-use super::queue::{Said, Shared};
+use super::queue::Said;
+use super::readers::Desk;
 use super::shape::Shape;
 use super::slot;
+use super::split::bounds;
 use super::window::Snapshot;
-use super::wire::{Connection, Purpose, Row, WireError, identifier, literal};
+use super::wire::{Row, WireError, identifier, literal};
 use crate::change::{Action, Change};
 use crate::feed::{FeedError, Reason, Remedy};
 
@@ -35,27 +37,23 @@ const ROW_BYTES_GUESS: usize = 2 << 10;
 /// What to read.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
-    /// Its number: when another is the current one, this one has been called off.
+    /// Its number, by which it is called off.
     pub(super) number: u64,
     pub(super) oid: u32,
-    /// Rows with keys after this one, as the database writes it.
-    pub(super) after: Option<Vec<String>>,
-    /// The columns of the key that `after` is of.
+    /// Which of its rows.
+    pub(super) range: KeyRange,
+    /// The columns of the key that the range is of.
     pub(super) key: Vec<String>,
     /// Wait first for the transactions of now.
     pub(super) late: bool,
+    /// Find out first whether it is worth reading in parts.
+    pub(super) splits: bool,
 }
 
 /// Reads tables.
 pub(super) struct Reader {
-    pub(super) options: Arc<Options>,
-    address: Address,
-    pub(super) shared: Arc<Shared>,
+    pub(super) desk: Arc<Desk>,
     pub(super) catalog: Catalog,
-    /// What ids of rows without a key begin with.
-    pub(super) id_prefix: String,
-    /// Writes the messages that say where chunks are.
-    beside: Connection,
 }
 
 /// What became of a chunk.
@@ -71,62 +69,60 @@ pub(super) enum Chunk {
 }
 
 impl Reader {
-    /// Opens its two connections.
-    pub(super) fn open(options: Arc<Options>, address: Address, shared: Arc<Shared>) -> Result<Reader, FeedError> {
-        let catalog = Catalog::new(
-            connect(&address, &shared)?,
-            &options.publication,
-            &address.database,
-            Arc::new(options.rules.clone()),
-        )
-        .without(&options.orders);
-        let beside = connect(&address, &shared)?;
-        Ok(Reader { options, address, shared, catalog, id_prefix: String::new(), beside })
+    fn open(desk: Arc<Desk>) -> Result<Reader, FeedError> {
+        let rules = Arc::new(desk.options.rules.clone());
+        let catalog = Catalog::new(desk.connect()?, &desk.options.publication, &desk.address.database, rules);
+        let catalog = catalog.without(&desk.options.orders);
+        // So that what is lacking is found out now.
+        desk.beside(|_| Ok(()))?;
+        Ok(Reader { desk, catalog })
     }
 
-    /// The thread's whole life: one task after the other.
-    pub(super) fn run(mut self, tasks: &Receiver<Task>) {
+    /// The thread's whole life: one task after the other, until nobody gives any.
+    pub(super) fn run(desk: Arc<Desk>, lane: usize, tasks: &Receiver<Task>) {
+        let shared = desk.shared.clone();
+        let mut reader = match Reader::open(desk) {
+            Ok(reader) => reader,
+            Err(error) => return shared.say(Said::NoReader { lane, error }),
+        };
         while let Ok(task) = tasks.recv() {
-            if self.shared.is_stopping() {
+            if shared.is_stopping() {
                 break;
             }
             let number = task.number;
-            let outcome = self.read(task).or_else(|error| match error.remedy {
+            let outcome = reader.read(task).or_else(|error| match error.remedy {
                 // Something is wrong with this table, and the others can be read all the same.
-                Remedy::Stop if !self.shared.is_stopping() => {
-                    self.shared
-                        .say(Said::TableStopped { task: number, reason: Reason::new(error.code, error.message) });
-                    self.reconnect()
+                Remedy::Stop if !shared.is_stopping() => {
+                    shared.say(Said::TableStopped { task: number, reason: Reason::new(error.code, error.message) });
+                    reader.reconnect()
                 }
                 _ => Err(error),
             });
             if let Err(error) = outcome {
-                if !self.shared.is_stopping() {
-                    self.shared.say(Said::Failed(error));
+                if !shared.is_stopping() {
+                    shared.say(Said::Failed(error));
                 }
                 break;
             }
         }
-        self.catalog.connection.terminate(false);
-        self.beside.terminate(false);
+        reader.catalog.connection.terminate(false);
     }
 
     fn read(&mut self, mut task: Task) -> Result<(), FeedError> {
         let number = task.number;
-        let doing = |error: WireError| error.into_feed("read a table");
-        if task.late && !self.wait_for_transactions(number).map_err(doing)? {
+        if task.late && !self.wait_for_transactions(number)? {
             return Ok(());
         }
-        let mut rows_max = self.first_chunk(task.oid).map_err(doing)?;
-        while self.shared.wait_for_room(number, self.options.read_chunk_bytes) {
+        let mut rows_max = self.first_chunk(task.oid)?;
+        while self.desk.shared.wait_for_room(number, self.desk.options.read_chunk_bytes) {
             match self.chunk(&mut task, &mut rows_max)? {
                 Chunk::More => {}
                 Chunk::Last => {
-                    self.shared.say(Said::TableEnded { task: number });
+                    self.desk.shared.say(Said::Ended { task: number });
                     break;
                 }
                 Chunk::Gone => {
-                    self.shared.say(Said::TableGone { task: number });
+                    self.desk.shared.say(Said::TableGone { task: number });
                     break;
                 }
                 Chunk::CalledOff => break,
@@ -137,40 +133,51 @@ impl Reader {
 
     /// Waits until every transaction that is open now has ended: one that wrote to the table before it was published
     /// is not in the log, and may not be seen by a snapshot before it ends. False if the task was called off.
-    fn wait_for_transactions(&mut self, task: u64) -> Result<bool, WireError> {
+    fn wait_for_transactions(&mut self, task: u64) -> Result<bool, FeedError> {
+        let ask = |sql: &str| {
+            self.desk.beside(|connection| {
+                let found = connection.query(sql).and_then(|rows| number::<u64>(&mut one_row(rows)?));
+                found.map_err(|error| error.into_feed("look at transactions"))
+            })
+        };
         // A snapshot's upper end is beyond the last transaction that ended, and those that began later are not told from
         // none: one that ends now makes them all be before it.
-        slot::mark_place(&mut self.beside)?;
-        let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())";
-        let end: u64 = number(&mut one_row(self.beside.query(sql)?)?)?;
+        self.mark_place()?;
+        let end = ask("SELECT pg_snapshot_xmax(pg_current_snapshot())")?;
         let mut pause = Duration::from_millis(10);
         loop {
-            let sql = "SELECT pg_snapshot_xmin(pg_current_snapshot())";
-            let oldest: u64 = number(&mut one_row(self.beside.query(sql)?)?)?;
-            if oldest >= end {
-                return Ok(self.shared.goes_on(task));
+            if ask("SELECT pg_snapshot_xmin(pg_current_snapshot())")? >= end {
+                return Ok(self.desk.shared.goes_on(task));
             }
-            if !self.shared.pause(Some(task), pause) {
+            if !self.desk.shared.pause(Some(task), pause) {
                 return Ok(false);
             }
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
 
+    fn mark_place(&self) -> Result<Lsn, FeedError> {
+        let doing = |error: WireError| error.into_feed("write a message into the log");
+        self.desk.beside(|connection| slot::mark_place(connection).map_err(doing))
+    }
+
     /// How many rows the first chunk may have, by what the catalog says of their size.
-    fn first_chunk(&mut self, oid: u32) -> Result<usize, WireError> {
+    fn first_chunk(&mut self, oid: u32) -> Result<usize, FeedError> {
         let sql = format!(
             "SELECT coalesce((SELECT (pg_table_size(oid) / reltuples)::bigint FROM pg_class WHERE oid = {oid} \
              AND reltuples > 0), 0)"
         );
-        let bytes: usize = number(&mut one_row(self.beside.query(&sql)?)?)?;
+        let bytes: usize = self.desk.beside(|connection| {
+            let found = connection.query(&sql).and_then(|rows| number(&mut one_row(rows)?));
+            found.map_err(|error| error.into_feed("look up a table"))
+        })?;
         // In memory a row is its text and a change around it.
         let bytes = if bytes == 0 { ROW_BYTES_GUESS } else { bytes * 2 + 300 };
         Ok(self.rows_for(bytes))
     }
 
     fn rows_for(&self, bytes_each: usize) -> usize {
-        (self.options.read_chunk_bytes / bytes_each.max(1)).clamp(1, self.options.read_chunk_rows.max(1))
+        (self.desk.chunk_bytes() / bytes_each.max(1)).clamp(1, self.desk.options.read_chunk_rows.max(1))
     }
 
     fn chunk(&mut self, task: &mut Task, rows_max: &mut usize) -> Result<Chunk, FeedError> {
@@ -180,7 +187,8 @@ impl Reader {
         let doing = format!("read the table {}.{}", table.namespace, table.relation);
         // Children of a table that is not partitioned are tables of their own.
         let source = if table.partitioned { name.clone() } else { format!("ONLY {name}") };
-        let applied = slot::applied(&mut self.beside).map_err(|error| error.into_feed(&doing))?;
+        let applied =
+            self.desk.beside(|connection| slot::applied(connection).map_err(|error| error.into_feed(&doing)))?;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {source} IN ACCESS SHARE MODE; \
              SELECT pg_current_snapshot()"
@@ -192,7 +200,7 @@ impl Reader {
             // Dropped or renamed since we looked.
             Err(error) if matches!(error.code(), Some("42P01" | "3F000")) => {
                 self.catalog.connection.query("ROLLBACK").map_err(|error| error.into_feed(&doing))?;
-                return Ok(if self.shared.pause(Some(task.number), Duration::from_millis(100)) {
+                return Ok(if self.desk.shared.pause(Some(task.number), Duration::from_millis(100)) {
                     Chunk::More
                 } else {
                     Chunk::CalledOff
@@ -204,7 +212,7 @@ impl Reader {
                     error.message.push_str(&format!(
                         "; GRANT USAGE ON SCHEMA {} TO {user}; GRANT SELECT ON {name} TO {user}",
                         identifier(&table.namespace),
-                        user = identifier(&self.address.user)
+                        user = identifier(&self.desk.address.user)
                     ));
                 }
                 return Err(error);
@@ -229,7 +237,7 @@ impl Reader {
             Ok(defined) => defined,
             Err(Reason { code, message }) => {
                 self.catalog.connection.query("ROLLBACK").map_err(|error| error.into_feed(&doing))?;
-                self.shared.say(Said::TableStopped { task: task.number, reason: Reason { code, message } });
+                self.desk.shared.say(Said::TableStopped { task: task.number, reason: Reason { code, message } });
                 return Ok(Chunk::CalledOff);
             }
         };
@@ -237,13 +245,12 @@ impl Reader {
         let is_append_only = shape.table.is_append_only();
         if is_append_only && applied.is_some() {
             self.catalog.connection.query("ROLLBACK").map_err(|error| error.into_feed(&doing))?;
-            self.shared.say(Said::TableStopped { task: task.number, reason: on_standby(&table) });
+            self.desk.shared.say(Said::TableStopped { task: task.number, reason: on_standby(&table) });
             return Ok(Chunk::CalledOff);
         }
-        let place = slot::mark_place(&mut self.beside);
-        let place = place.map_err(|error| error.into_feed("write a message into the log"))?;
+        let place = self.mark_place()?;
         let found = Box::new(table.clone());
-        self.shared.say(Said::ChunkBegan { task: task.number, snapshot, place, found, defined });
+        self.desk.shared.say(Said::ChunkBegan { task: task.number, snapshot, place, found, defined });
         if task.key != shape.table.key {
             // Who hears that a chunk has another key has the table read anew.
             self.catalog.connection.query("COMMIT").map_err(|error| error.into_feed(&doing))?;
@@ -253,13 +260,24 @@ impl Reader {
             return self.whole(task.number, &table, &shape, &source, place);
         }
         let types = key_types(&mut self.catalog, &table, &shape).map_err(|error| error.into_feed(&doing))?;
-        let sql = copy_sql(&source, &table, &shape, &types, task.after.as_deref(), *rows_max);
+        let key = &shape.table.key;
+        if std::mem::take(&mut task.splits) {
+            let conditions = conditions(&table, key, &types, &task.range);
+            let bounds = bounds(&mut self.catalog, &self.desk.options, &table, &source, key, &conditions);
+            let bounds = bounds.map_err(|error| error.into_feed(&doing))?;
+            if let Some(first) = bounds.first() {
+                task.range.until = Some(first.clone());
+            }
+            self.desk.shared.say(Said::Split { task: task.number, bounds });
+        }
+        let conditions = conditions(&table, key, &types, &task.range);
+        let sql = copy_sql(&source, &shape, &conditions, *rows_max);
         let read = self.rows(task, &shape, &sql, *rows_max).map_err(|error| error.into_feed(&doing))?;
         let Some((rows, bytes, cut_short)) = read else {
             self.reconnect()?;
             return Ok(Chunk::CalledOff);
         };
-        self.shared.say(Said::ChunkEnded { task: task.number });
+        self.desk.shared.say(Said::ChunkEnded { task: task.number });
         if cut_short {
             // There is no way to end a COPY early but to wait for it, or to go.
             self.reconnect()?;
@@ -275,7 +293,7 @@ impl Reader {
 
     pub(super) fn reconnect(&mut self) -> Result<(), FeedError> {
         self.catalog.connection.terminate(false);
-        self.catalog.reconnect(connect(&self.address, &self.shared)?);
+        self.catalog.reconnect(self.desk.connect()?);
         Ok(())
     }
 
@@ -311,28 +329,24 @@ impl Reader {
             count += 1;
             if piece.bytes >= PIECE_BYTES {
                 total_bytes += piece.bytes;
-                self.shared.say(piece.said(task.number, &last));
-                task.after = Some(last.clone());
-                if !self.shared.goes_on(task.number) {
+                self.desk.shared.say(piece.said(task.number, &last));
+                task.range.after = Some(last.clone());
+                if !self.desk.shared.goes_on(task.number) {
                     return Ok(None);
                 }
                 // Rows that are far larger than those before: the rest waits for the next chunk.
-                if total_bytes >= 4 * self.options.read_chunk_bytes && count < rows_max {
+                if total_bytes >= 4 * self.desk.options.read_chunk_bytes && count < rows_max {
                     break true;
                 }
             }
         };
         if !piece.rows.is_empty() {
             total_bytes += piece.bytes;
-            self.shared.say(piece.said(task.number, &last));
-            task.after = Some(last);
+            self.desk.shared.say(piece.said(task.number, &last));
+            task.range.after = Some(last);
         }
         Ok(Some((count, total_bytes, cut_short)))
     }
-}
-
-fn connect(address: &Address, shared: &Shared) -> Result<Connection, FeedError> {
-    super::connect(address, Purpose::Sql, Some(shared))
 }
 
 #[derive(Default)]
@@ -367,27 +381,25 @@ pub(super) fn key_types(catalog: &mut Catalog, table: &Published, shape: &Shape)
     types.ok_or(WireError::Protocol("a key whose columns the catalog does not know"))
 }
 
-/// The COPY of one chunk: rows after a key, in the order of the key.
-fn copy_sql(
-    source: &str,
-    table: &Published,
-    shape: &Shape,
-    types: &[String],
-    after: Option<&[String]>,
-    rows_max: usize,
-) -> String {
+/// What rows of a range satisfy: the publication's filter too.
+fn conditions(table: &Published, key: &[String], types: &[String], range: &KeyRange) -> String {
+    let columns: Vec<String> = key.iter().map(|part| identifier(part)).collect();
+    let compared = |order: &str, to: &Vec<String>| {
+        let values: Vec<String> =
+            to.iter().zip(types).map(|(value, name)| format!("{}::{name}", literal(value))).collect();
+        format!("({}) {order} ({})", columns.join(", "), values.join(", "))
+    };
+    let after = range.after.as_ref().map(|after| compared(">", after));
+    let until = range.until.as_ref().map(|until| compared("<=", until));
+    let filter = table.filter.as_ref().map(|filter| format!("({filter})"));
+    let conditions: Vec<String> = [after, until, filter].into_iter().flatten().collect();
+    if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) }
+}
+
+/// The COPY of one chunk, in the order of the key.
+fn copy_sql(source: &str, shape: &Shape, conditions: &str, rows_max: usize) -> String {
     let columns: Vec<String> = shape.column_names().map(identifier).collect();
     let key: Vec<String> = shape.table.key.iter().map(|part| identifier(part)).collect();
-    let mut conditions = Vec::new();
-    if let Some(after) = after {
-        let values: Vec<String> =
-            after.iter().zip(types).map(|(value, name)| format!("{}::{name}", literal(value))).collect();
-        conditions.push(format!("({}) > ({})", key.join(", "), values.join(", ")));
-    }
-    if let Some(filter) = &table.filter {
-        conditions.push(format!("({filter})"));
-    }
-    let conditions = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     format!(
         "COPY (SELECT {} FROM {source}{conditions} ORDER BY {} LIMIT {rows_max}) TO STDOUT",
         columns.join(", "),

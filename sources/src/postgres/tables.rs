@@ -163,7 +163,7 @@ impl Decoder {
             _ => None,
         };
         match definition {
-            Some(defined) => self.redefine(oid, &defined.shape, &defined.definition),
+            Some(defined) => self.redefine(oid, &defined.shape, &defined.definition, self.place()),
             None => {
                 // The catalog is ahead of the log: what happened in between is not known.
                 self.read_anew(oid, Reason::new("columns-changed", "its columns are others than before"));
@@ -173,9 +173,14 @@ impl Decoder {
         Ok(())
     }
 
-    /// A table has this definition from here on: its rows stay, follow by a rule, or are read anew.
-    pub(super) fn redefine(&mut self, oid: u32, shape: &Arc<Shape>, definition: &Arc<Definition>) {
+    /// A table has this definition from here on, as was found out at a place of the log: its rows stay, follow by a rule,
+    /// or are read anew.
+    pub(super) fn redefine(&mut self, oid: u32, shape: &Arc<Shape>, definition: &Arc<Definition>, at: Lsn) {
         let rules = self.options.rules.clone();
+        let stamp = definition.stamp(&rules);
+        if self.tables.get(&oid).is_some_and(|mark| mark.definition.as_ref() != Some(&stamp)) {
+            self.defined_at.insert(oid, at);
+        }
         let members = self.members.insert(oid, definition.members.clone());
         let Some(mark) = self.tables.get(&oid) else { return };
         let stored = self.stored.get(&oid).map(|table| &**table);
@@ -195,7 +200,7 @@ impl Decoder {
             return;
         }
         if let Some(mark) = self.tables.get_mut(&oid) {
-            mark.definition = Some(definition.stamp(&rules));
+            mark.definition = Some(stamp);
             mark.key.clone_from(&shape.table.key);
         }
         if let Verdict::Rewrite { renamed, added, reason } = verdict {
@@ -204,7 +209,9 @@ impl Decoder {
             let rewrite = Rewrite { table: shape.table.clone(), renamed, added, reason };
             self.out.push(Step::Rewrite(Arc::new(rewrite)));
             self.describe(oid, &shape.table);
-            self.reshaped |= self.window.as_ref().is_some_and(|(reading, _)| *reading == oid);
+            if self.readings.contains_key(&oid) {
+                self.reshaped.push(oid);
+            }
         }
         self.tables_changed();
     }
@@ -214,6 +221,8 @@ impl Decoder {
         for (oid, namespace, relation) in names {
             let Some(mark) = self.tables.get(oid) else { continue };
             let (old, new) = (self.name_of(mark), self.captured_name(namespace, relation));
+            let at = self.place();
+            self.defined_at.insert(*oid, at);
             if mark.unnamed || old != new {
                 self.empty(*oid);
             }
@@ -280,6 +289,7 @@ impl Decoder {
         self.tables.remove(&oid);
         self.members.remove(&oid);
         self.undefined.remove(&oid);
+        self.defined_at.remove(&oid);
     }
 
     /// A table begins to be read, and its first chunk says what its rows depend on.
@@ -312,7 +322,7 @@ impl Decoder {
         let mut names: HashMap<String, u32> =
             self.tables.values().filter(|mark| !mark.unnamed).map(|mark| (self.name_of(mark), mark.oid)).collect();
         for (oid, found) in &found {
-            self.apply_found(*oid, found, &mut names);
+            self.apply_found(*oid, found, &mut names, look.to);
         }
         self.left_out = self.reasons_of(&overview.unpublished);
         self.drop_orphans(&overview.present);
@@ -367,7 +377,7 @@ impl Decoder {
         self.stop_table(oid, Reason::new(UNPUBLISHED, message));
     }
 
-    fn apply_found(&mut self, oid: u32, found: &Found, names: &mut HashMap<String, u32>) {
+    fn apply_found(&mut self, oid: u32, found: &Found, names: &mut HashMap<String, u32>, at: Lsn) {
         let Found { published, form } = found;
         let name = self.captured_name(&published.namespace, &published.relation);
         let defined = match form {
@@ -413,7 +423,7 @@ impl Decoder {
                 if self.has_lost_partitions(oid, &defined.definition) && published.partitioned {
                     self.read_anew(oid, Reason::new("partitions-changed", PARTITIONS_CHANGED));
                 } else {
-                    self.redefine(oid, &defined.shape, &defined.definition);
+                    self.redefine(oid, &defined.shape, &defined.definition, at);
                 }
             }
         }
@@ -463,7 +473,7 @@ impl Decoder {
     pub(super) fn begin_with(&mut self, overview: Overview, late: bool) {
         let mut names = HashMap::new();
         for found in &overview.tables {
-            self.apply_found(found.published.oid, found, &mut names);
+            self.apply_found(found.published.oid, found, &mut names, self.position());
         }
         for mark in self.tables.values_mut() {
             mark.late = late;

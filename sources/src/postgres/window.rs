@@ -9,16 +9,14 @@
 //! they see. The place alone would not do, since a transaction may be in the log before snapshots see it.
 //!
 //! One thing the log does not tell: values stored out of line that did not change. Where such a change is the first
-//! that was heard of a row, the chunk's row has them, and completes it. If such a change gives the row another key, it
-//! may pass the reader: it counts as lacking until it is told whole or read, and while a row lacks something the table
-//! is read once more for its sake.
+//! that was heard of a row, the chunk's row has them, and completes it, if it is the same row for certain: keys change
+//! hands. What may be lacking all the same is known to `lacking.rs`.
 //!
 //! What was handed out before the window began and is not seen by S all the same (a commit that still waits for its
 //! synchronous standby) is known from the last transactions before the window: S is then too early, and another is
 //! taken.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::lsn::Lsn;
 use crate::change::{Action, Change};
@@ -71,11 +69,15 @@ impl Snapshot {
     }
 }
 
-/// What the log told of a row, last.
+/// What the log told of a key, last.
 #[derive(Debug)]
 struct Touched {
     by: Committed,
-    row: Told,
+    /// How the row that is (or was last) at this key came to it; None if it was there when the window began.
+    arrived: Option<Committed>,
+    /// The number of that row: the same at every key that it has had.
+    row: u64,
+    told: Told,
 }
 
 #[derive(Debug)]
@@ -95,35 +97,16 @@ pub(super) struct Window {
     touched: HashMap<Vec<String>, Touched>,
     emptied: Option<Committed>,
     rows_max: usize,
-    lacking: Lacking,
-    /// The row that the change before removed was lacking.
-    removed_lacking: bool,
-}
-
-/// Rows that came to keys that may have been read already, with values that nobody may know.
-#[derive(Debug, Default)]
-pub(super) struct Lacking {
-    rows: HashSet<Vec<String>>,
-    /// Every other row is known whole: the table is read for these rows only.
-    others_are_whole: bool,
-}
-
-impl Lacking {
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// The table has been read to its end.
-    pub(super) fn read_once(&mut self) {
-        self.others_are_whole = true;
-    }
+    rows_numbered: u64,
+    /// What was known of the row that the change before removed, which may come under another key now.
+    removed: Option<Touched>,
 }
 
 impl Window {
     /// `earlier` are the last transactions that were handed out before; about more rows than `rows_max` nothing is
     /// remembered.
-    pub(super) fn new(earlier: Vec<Committed>, rows_max: usize, lacking: Lacking) -> Window {
-        Window { earlier, touched: HashMap::new(), emptied: None, rows_max, lacking, removed_lacking: false }
+    pub(super) fn new(earlier: Vec<Committed>, rows_max: usize) -> Window {
+        Window { earlier, touched: HashMap::new(), emptied: None, rows_max, rows_numbered: 0, removed: None }
     }
 
     /// Whether more rows were changed than can be remembered: the chunk must be read anew, with a new window.
@@ -131,68 +114,73 @@ impl Window {
         self.touched.len() > self.rows_max
     }
 
-    /// The rows that lack something.
-    pub(super) fn lacking(&self) -> &Lacking {
-        &self.lacking
-    }
-
-    /// The same, for the window that follows this one.
-    pub(super) fn into_lacking(self) -> Lacking {
-        self.lacking
+    /// How many rows are remembered.
+    pub(super) fn rows(&self) -> usize {
+        self.touched.len()
     }
 
     /// The log told of a row, or of all of them.
     pub(super) fn note(&mut self, by: Committed, change: &Change) {
-        let removed_lacking = std::mem::take(&mut self.removed_lacking);
+        let removed = self.removed.take();
         match change.action {
             Action::Truncate => {
                 self.emptied = Some(by);
                 self.touched.clear();
-                self.lacking.rows.clear();
             }
             Action::Remove => {
-                self.removed_lacking = self.lacking.rows.remove(&change.key);
-                self.touched.insert(change.key.clone(), Touched { by, row: Told::Gone(None) });
+                let before = self.touched.remove(&change.key);
+                let (arrived, row) = self.same_row(before.as_ref());
+                self.touched.insert(change.key.clone(), Touched { by, arrived, row, told: Told::Gone(None) });
+                self.removed = before;
             }
-            Action::Replace => {
-                if let Some(previous) = &change.previous_key {
-                    let moved = Told::Gone(Some(change.key.clone()));
-                    self.touched.insert(previous.clone(), Touched { by, row: moved });
-                    if !change.unchanged.is_empty() && (removed_lacking || !self.lacking.others_are_whole) {
-                        self.lacking.rows.insert(change.key.clone());
-                    }
-                }
-                if change.unchanged.is_empty() {
-                    self.lacking.rows.remove(&change.key);
-                }
-                let lacking = !change.unchanged.is_empty();
-                let told =
-                    |change: &Change| if lacking { Told::Lacking(Box::new(change.clone())) } else { Told::Whole };
-                match self.touched.entry(change.key.clone()) {
-                    // What was told whole before, is still known whole.
-                    Entry::Occupied(mut entry) if lacking && matches!(entry.get().row, Told::Whole) => {
-                        entry.get_mut().by = by;
-                    }
-                    Entry::Occupied(mut entry) => *entry.get_mut() = Touched { by, row: told(change) },
-                    Entry::Vacant(entry) => {
-                        entry.insert(Touched { by, row: told(change) });
-                    }
-                }
-            }
+            Action::Replace => self.replaced(by, change, removed),
             Action::Read => {}
         }
+    }
+
+    fn replaced(&mut self, by: Committed, change: &Change, removed: Option<Touched>) {
+        let (arrived, row, known) = match &change.previous_key {
+            Some(previous) => {
+                let row = match self.touched.get_mut(previous) {
+                    Some(left) => {
+                        left.told = Told::Gone(Some(change.key.clone()));
+                        left.row
+                    }
+                    None => self.number(),
+                };
+                let removed = removed.filter(|removed| removed.row == row);
+                (Some(by), row, removed.map(|removed| removed.told))
+            }
+            None => {
+                let before = self.touched.remove(&change.key);
+                let is_gone = before.as_ref().is_some_and(|before| matches!(before.told, Told::Gone(_)));
+                let (arrived, row) = if is_gone { (Some(by), self.number()) } else { self.same_row(before.as_ref()) };
+                (arrived, row, before.map(|before| before.told))
+            }
+        };
+        let told = match known {
+            _ if change.unchanged.is_empty() => Told::Whole,
+            // What was told whole before, is still known whole.
+            Some(Told::Whole) => Told::Whole,
+            Some(Told::Lacking(before)) => Told::Lacking(Box::new(over(change, &before))),
+            Some(Told::Gone(_)) | None => Told::Lacking(Box::new(change.clone())),
+        };
+        self.touched.insert(change.key.clone(), Touched { by, arrived, row, told });
+    }
+
+    /// How the row came that the log told of before, and its number.
+    fn same_row(&mut self, before: Option<&Touched>) -> (Option<Committed>, u64) {
+        before.map_or_else(|| (None, self.number()), |before| (before.arrived, before.row))
+    }
+
+    fn number(&mut self) -> u64 {
+        self.rows_numbered += 1;
+        self.rows_numbered
     }
 
     /// Whether the snapshot misses something that was handed out before the window began.
     pub(super) fn is_too_early(&self, snapshot: &Snapshot) -> bool {
         self.earlier.iter().any(|&by| !snapshot.sees(by))
-    }
-
-    /// What becomes of a row that was read in this snapshot: it is handed out, completed, or dropped.
-    pub(super) fn judge(&mut self, snapshot: &Snapshot, read: Change) -> Option<Change> {
-        let judged = self.judge_by_log(snapshot, read)?;
-        let was_lacking = !self.lacking.rows.is_empty() && self.lacking.rows.remove(&judged.key);
-        (was_lacking || !self.lacking.others_are_whole).then_some(judged)
     }
 
     /// Whether a row that was read in this snapshot is still as it was read: the log has told nothing of it that the
@@ -202,22 +190,24 @@ impl Window {
         !self.emptied.is_some_and(is_unseen) && !self.touched.get(key).is_some_and(|touched| is_unseen(touched.by))
     }
 
-    fn judge_by_log(&self, snapshot: &Snapshot, read: Change) -> Option<Change> {
+    /// What becomes of a row that was read in this snapshot: it is handed out, completed, or dropped.
+    pub(super) fn judge(&self, snapshot: &Snapshot, read: Change) -> Option<Change> {
         if self.emptied.is_some_and(|by| !snapshot.sees(by)) {
             return None;
         }
-        if self.touched.is_empty() {
+        let Some(mut touched) = self.touched.get(&read.key).filter(|touched| !snapshot.sees(touched.by)) else {
             return Some(read);
+        };
+        if touched.arrived.is_some_and(|by| !snapshot.sees(by)) {
+            // It was another row that was read. Where that went, it counts as lacking what the log did not tell.
+            return None;
         }
-        let mut touched = self.touched.get(&read.key);
-        if touched.is_none_or(|touched| snapshot.sees(touched.by)) {
-            return Some(read);
-        }
+        let row = touched.row;
         // A row may have moved on several times, but never in a circle that only we would run in.
         for _ in 0..16 {
-            match &touched?.row {
+            match &touched.told {
                 Told::Whole | Told::Gone(None) => return None,
-                Told::Gone(Some(next)) => touched = self.touched.get(next),
+                Told::Gone(Some(next)) => touched = self.touched.get(next).filter(|touched| touched.row == row)?,
                 Told::Lacking(told) => return complete(told, &read),
             }
         }
@@ -236,15 +226,34 @@ impl Window {
 
 /// The row as the log told it last, with the values that it did not repeat taken from the row that was read.
 fn complete(told: &Change, read: &Change) -> Option<Change> {
-    let (told_members, read_members) = (json::members(told.image.as_deref()?)?, json::members(read.image.as_deref()?)?);
+    let image = completed(told, read.image.as_deref()?)?;
+    Some(Change::unlogged(told.table.clone(), Action::Read, told.key.clone(), Some(image)))
+}
+
+/// What the log told of a row, over what it had told of it before.
+fn over(change: &Change, before: &Change) -> Change {
+    let mut change = change.clone();
+    if let Some(image) = before.image.as_deref().and_then(|before| completed(&change, before)) {
+        change.image = Some(image);
+        let is_known = |column: &String| {
+            before.table.columns.iter().any(|known| known.name == *column) && !before.unchanged.contains(column)
+        };
+        change.unchanged.retain(|column| !is_known(column));
+    }
+    change
+}
+
+/// The image of a change, with columns that it does not tell taken from another image of its row.
+fn completed(told: &Change, other: &str) -> Option<String> {
+    let (told_members, other_members) = (json::members(told.image.as_deref()?)?, json::members(other)?);
     let mut image = String::from("{");
     for column in &told.table.columns {
         let mut name = String::new();
         json::push_string(&mut name, &column.name);
         let find = |members: &[(&str, &str)]| members.iter().position(|member| member.0 == name);
-        let value = match (find(&told_members), find(&read_members)) {
+        let value = match (find(&told_members), find(&other_members)) {
             (Some(at), _) => told_members[at].1,
-            (None, Some(at)) => read_members[at].1,
+            (None, Some(at)) => other_members[at].1,
             (None, None) => continue,
         };
         if image.len() > 1 {
@@ -255,11 +264,11 @@ fn complete(told: &Change, read: &Change) -> Option<Change> {
         image.push_str(value);
     }
     image.push('}');
-    Some(Change::unlogged(told.table.clone(), Action::Read, told.key.clone(), Some(image)))
+    Some(image)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::sync::Arc;
@@ -267,7 +276,7 @@ mod tests {
     use super::*;
     use crate::change::{Column, Kind, Table};
 
-    fn change(action: Action, key: &str, image: &str, unchanged: &[&str]) -> Change {
+    pub(in super::super) fn change(action: Action, key: &str, image: &str, unchanged: &[&str]) -> Change {
         let column =
             |name: &str| Column { name: name.into(), kind: Kind::String, nullable: true, native_type: "text".into() };
         Change {
@@ -292,7 +301,7 @@ mod tests {
         }
     }
 
-    fn read(key: &str) -> Change {
+    pub(in super::super) fn read(key: &str) -> Change {
         change(Action::Read, key, &format!(r#"{{"id":{key},"big":"a,\"}}","n":1}}"#), &[])
     }
 
@@ -305,7 +314,18 @@ mod tests {
     }
 
     fn window() -> Window {
-        Window::new(Vec::new(), 10, Lacking::default())
+        Window::new(Vec::new(), 10)
+    }
+
+    /// The two changes of a row that gets another key, and keeps `big`.
+    pub(in super::super) fn moved(from: &str, to: &str) -> [Change; 2] {
+        let mut moved = change(Action::Replace, to, &format!(r#"{{"id":{to},"n":2}}"#), &["big"]);
+        moved.previous_key = Some(vec![from.into()]);
+        [change(Action::Remove, from, "", &[]), moved]
+    }
+
+    fn image(judged: Option<Change>) -> Option<String> {
+        judged.and_then(|change| change.image)
     }
 
     #[test]
@@ -384,47 +404,64 @@ mod tests {
         window.note(by(21), &change(Action::Replace, "1", r#"{"id":1,"big":"b","n":2}"#, &[]));
         window.note(by(22), &change(Action::Replace, "1", r#"{"id":1,"n":3}"#, &["big"]));
         assert_eq!(window.judge(&blind, read("1")), None);
-        assert!(window.lacking().is_empty());
+    }
+
+    #[test]
+    fn a_value_that_was_told_once_is_not_taken_from_an_older_row() {
+        let mut window = window();
+        window.note(by(20), &change(Action::Replace, "1", r#"{"id":1,"big":"new"}"#, &["n"]));
+        window.note(by(21), &change(Action::Replace, "1", r#"{"id":1}"#, &["big", "n"]));
+        let blind = snapshot("20:20:");
+        assert_eq!(image(window.judge(&blind, read("1"))).as_deref(), Some(r#"{"id":1,"big":"new","n":1}"#));
+        // The same where the row moves on.
+        let mut on = change(Action::Replace, "9", r#"{"id":9}"#, &["big", "n"]);
+        on.previous_key = Some(vec!["1".into()]);
+        window.note(by(22), &change(Action::Remove, "1", "", &[]));
+        window.note(by(22), &on);
+        assert_eq!(image(window.judge(&blind, read("1"))).as_deref(), Some(r#"{"id":9,"big":"new","n":1}"#));
+        // What was told whole stays so under another key.
+        window.note(by(23), &change(Action::Replace, "5", r#"{"id":5,"big":"new","n":1}"#, &[]));
+        moved("5", "6").iter().for_each(|change| window.note(by(24), change));
+        assert_eq!(window.judge(&blind, read("5")), None);
+    }
+
+    #[test]
+    fn a_row_is_not_completed_by_another_that_had_its_key() {
+        let mut swapped = window();
+        for (from, to) in [("9", "1"), ("5", "9")] {
+            moved(from, to).iter().for_each(|change| swapped.note(by(20), change));
+        }
+        let blind = snapshot("20:20:");
+        // Read was the row that is 1 now, and of it nothing is known but that.
+        assert_eq!(swapped.judge(&blind, read("9")), None);
+        assert_eq!(image(swapped.judge(&blind, read("5"))).as_deref(), Some(r#"{"id":9,"big":"a,\"}","n":2}"#));
+        // The row that came to a key goes on, and the one before it is not followed there.
+        moved("9", "2").iter().for_each(|change| swapped.note(by(21), change));
+        assert_eq!(swapped.judge(&blind, read("9")), None);
+        assert_eq!(image(swapped.judge(&blind, read("5"))).as_deref(), Some(r#"{"id":2,"big":"a,\"}","n":2}"#));
+        let between = snapshot("21:21:");
+        assert_eq!(image(swapped.judge(&between, read("9"))).as_deref(), Some(r#"{"id":2,"big":"a,\"}","n":2}"#));
+        // Another row is where one went that has gone on since.
+        let mut chased = window();
+        for (from, to) in [("9", "1"), ("1", "2"), ("5", "1")] {
+            moved(from, to).iter().for_each(|change| chased.note(by(20), change));
+        }
+        assert_eq!(chased.judge(&blind, read("9")), None);
+        assert_eq!(image(chased.judge(&blind, read("5"))).as_deref(), Some(r#"{"id":1,"big":"a,\"}","n":2}"#));
     }
 
     #[test]
     fn a_row_that_moved_is_completed_under_its_new_key() {
         let mut window = window();
-        let mut moved = change(Action::Replace, "9", r#"{"id":9,"n":2}"#, &["big"]);
-        moved.previous_key = Some(vec!["1".into()]);
-        window.note(by(20), &change(Action::Remove, "1", "", &[]));
-        window.note(by(20), &moved);
+        moved("1", "9").iter().for_each(|change| window.note(by(20), change));
         let completed = window.judge(&snapshot("20:20:"), read("1")).unwrap();
         assert_eq!(completed.key, ["9"]);
         assert_eq!(completed.image.as_deref(), Some(r#"{"id":9,"big":"a,\"}","n":2}"#));
-        assert!(window.lacking().is_empty());
-    }
-
-    #[test]
-    fn a_row_that_moved_past_the_reader_is_read_once_more_and_the_others_are_not() {
-        let mut window = window();
-        let moved = |from: &str, to: &str| {
-            let mut moved = change(Action::Replace, to, &format!(r#"{{"id":{to},"n":2}}"#), &["big"]);
-            moved.previous_key = Some(vec![from.into()]);
-            [change(Action::Remove, from, "", &[]), moved]
-        };
-        moved("9", "1").iter().for_each(|change| window.note(by(20), change));
-        assert!(!window.lacking().is_empty());
-        let mut lacking = window.into_lacking();
-        lacking.read_once();
-        let mut window = Window::new(Vec::new(), 10, lacking);
-        // It moves on, and another row moves that is known whole.
-        moved("1", "2").iter().for_each(|change| window.note(by(21), change));
-        moved("5", "6").iter().for_each(|change| window.note(by(21), change));
-        let seeing = snapshot("22:22:");
-        assert_eq!(window.judge(&seeing, read("6")), None);
-        assert_eq!(window.judge(&seeing, read("2")), Some(read("2")));
-        assert!(window.lacking().is_empty());
     }
 
     #[test]
     fn a_snapshot_that_misses_what_was_handed_out_before_is_too_early() {
-        let mut window = Window::new([18, 19].map(by).into(), 10, Lacking::default());
+        let mut window = Window::new([18, 19].map(by).into(), 10);
         assert!(window.is_too_early(&snapshot("19:20:19")));
         assert!(!window.is_too_early(&snapshot("20:20:")));
         window.forget(&snapshot("20:20:"));

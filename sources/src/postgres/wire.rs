@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -216,12 +217,21 @@ impl Stream {
 
 /// Ends a connection from another thread: whoever waits in it gets an error at once.
 #[derive(Debug)]
-pub(super) struct Closer(TcpStream);
+pub(super) struct Closer {
+    socket: TcpStream,
+    /// The connection, as long as it is there.
+    connection: Weak<()>,
+}
 
 impl Closer {
     pub(super) fn close(&self) {
         // A connection that is already gone is as closed as it can be.
-        let _ = self.0.shutdown(Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Whether the connection is still there.
+    pub(super) fn is_needed(&self) -> bool {
+        self.connection.strong_count() > 0
     }
 }
 
@@ -245,6 +255,8 @@ pub(super) struct Connection {
     output: BytesMut,
     server_version: String,
     server_encoding: String,
+    /// What closers know it by.
+    alive: Arc<()>,
 }
 
 /// One message of the server: its letter, and where its body is in the input.
@@ -264,6 +276,7 @@ impl Connection {
             output: BytesMut::new(),
             server_version: String::new(),
             server_encoding: String::new(),
+            alive: Arc::default(),
         };
         connection.log_in(address, purpose)?;
         connection.settle()?;
@@ -289,7 +302,8 @@ impl Connection {
 
     /// Ends this connection from elsewhere.
     pub(super) fn closer(&self) -> io::Result<Closer> {
-        self.stream.socket().try_clone().map(Closer)
+        let socket = self.stream.socket().try_clone()?;
+        Ok(Closer { socket, connection: Arc::downgrade(&self.alive) })
     }
 
     fn log_in(&mut self, address: &Address, purpose: Purpose) -> Result<(), WireError> {

@@ -21,7 +21,7 @@ use super::checkpoint::{ReadState, TableMark};
 use super::decode::Decoder;
 use super::lsn::Lsn;
 use super::queue::{Shared, lock};
-use super::window::{Lacking, Window};
+use super::window::Window;
 use crate::audit::{AuditOrder, AuditPiece, AuditRows, AuditScope, without_key};
 use crate::change::Step;
 use crate::feed::{FeedError, Reason};
@@ -168,7 +168,7 @@ impl Audits {
     fn ask(&self, decoder: &mut Decoder, pause: Duration) {
         let (Some(current), Some(reader)) = (&self.current, &self.reader) else { return };
         // The window begins before the reader takes its snapshot.
-        decoder.audit = Some((current.oid, Window::new(decoder.recent(), WINDOW_ROWS_MAX, Lacking::default())));
+        decoder.audit = Some((current.oid, Window::new(decoder.recent(), WINDOW_ROWS_MAX)));
         let AuditOrder { scope, pace, .. } = current.order.clone();
         let (number, oid, after, key) = (self.number, current.oid, current.after.clone(), current.key.clone());
         let task = Task { number, oid, after, key, scope, pace, pause };
