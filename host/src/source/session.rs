@@ -69,6 +69,13 @@ enum Over {
     Gone(Arc<Table>),
 }
 
+impl Over {
+    fn table(&self) -> &Table {
+        let (Self::Done(table) | Self::Gone(table)) = self;
+        table
+    }
+}
+
 impl<'a> Session<'a> {
     /// Opens a feed and follows it until a wish or a failure.
     pub(super) async fn run(
@@ -199,8 +206,9 @@ impl<'a> Session<'a> {
                 Step::Audited(piece) => self.audited(piece, backoff).await?,
                 Step::AuditOff { table, reason } => self.audit_off(table, reason).await?,
                 Step::ReadBegan(table) => {
-                    // A table that is gone, and is there again under its name, keeps what is noted of it.
-                    over.retain(|over| !matches!(over, Over::Gone(gone) if gone.name == table.name));
+                    // A table that is gone, and is there again under its name, keeps what is noted of it; one that had
+                    // been read is not yet read again.
+                    over.retain(|over| over.table().name != table.name);
                     self.reading_begins(table, &portion.steps[..at], &here, backoff).await?;
                 }
                 Step::ReadDone(table) => over.push(Over::Done(table.clone())),

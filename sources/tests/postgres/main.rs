@@ -8,6 +8,7 @@ mod checked;
 mod failover;
 mod keyless;
 mod model;
+mod parallel;
 mod reading;
 mod schema;
 mod settings;

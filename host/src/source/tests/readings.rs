@@ -44,6 +44,40 @@ async fn rows_that_come_after_the_reading_in_the_same_portion_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_begins_anew_in_the_portion_in_which_it_ended_removes_nothing_before_its_own_end() {
+    let users = table("users");
+    let row = |key: &str| Step::Change(change(&users, Action::Read, key));
+    let mut ended = read(&users, &["1", "2"]);
+    ended.extend([Step::ReadBegan(users.clone()), row("1")]);
+    let rest = vec![Step::Describe(users.clone()), row("2"), Step::ReadDone(users.clone())];
+    let stage = Stage::new(vec![Ok(vec![
+        portion("a", read(&users, &["1", "2", "3"])),
+        portion("b", ended),
+        portion("c", rest),
+        portion("d", Vec::new()),
+    ])]);
+    stage.until_confirmed("d").await;
+    assert_eq!(stage.events(), ["Insert 1", "Insert 2", "Insert 3", "Delete 3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_read_at_the_same_time_do_not_lose_rows_to_each_other() {
+    let (users, orders) = (table("users"), table("orders"));
+    let before = [read(&users, &["1", "2"]), read(&orders, &["1", "2"])].concat();
+    let row = |table: &Arc<Table>, key: &str| Step::Change(change(table, Action::Read, key));
+    let stage = Stage::new(vec![Ok(vec![
+        portion("a", before),
+        portion("b", vec![Step::ReadBegan(users.clone()), Step::ReadBegan(orders.clone()), row(&orders, "2")]),
+        portion("c", vec![row(&users, "1"), Step::ReadDone(users.clone()), row(&orders, "3")]),
+        portion("d", vec![Step::ReadDone(orders.clone())]),
+        portion("e", Vec::new()),
+    ])]);
+    stage.until_confirmed("e").await;
+    assert_eq!(stage.rows("users"), ["{\"id\":1,\"v\":\"v1\"}"]);
+    assert_eq!(stage.rows("orders"), ["{\"id\":2,\"v\":\"v2\"}", "{\"id\":3,\"v\":\"v3\"}"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_reading_of_a_table_remembers_no_keys_and_removes_nothing() {
     let users = table("users");
     let stage = Stage::new(vec![Ok(vec![portion("a", read(&users, &["1", "2"])), portion("b", Vec::new())])]);

@@ -1,12 +1,13 @@
 //! PostgreSQL in: a slot drained, a table read, one large transaction; beside `pg_recvlogical`, `COPY` and Debezium's engine.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cdc_test_servers::Postgres;
-use cdc_tests::harness::{Launch, repository, until};
+use cdc_tests::harness::{Launch, Server, repository, until};
+use cdc_tests::latency::median;
 
-use super::{Sides, configured, drain, follow_once, in_turns, per_second, rate, timed};
+use super::{Sides, configured, drain, follow_once, in_turns, per_second, rate, timed, until_following, wait};
 use crate::Scale;
 use crate::table::{Table, grouped, mib};
 
@@ -56,20 +57,56 @@ pub(crate) fn measure_drain(scale: Scale, table: &mut Table) {
     bench.against_debezium(changes, of_hundreds, table);
 }
 
-/// Reads a table that is there before the source begins, beside `COPY … TO STDOUT` to nowhere.
+/// Reads a table that is there before the source begins, by one reader and by four, and once more though nothing in it
+/// differs; beside `COPY … TO STDOUT` to nowhere.
 pub(crate) fn measure_reading(scale: Scale, table: &mut Table) {
     let rows = scale.database_changes;
     let postgres = Postgres::start();
     postgres.psql(DATABASE, TABLE);
     postgres.psql(DATABASE, &format!("CALL fill(1, {rows}, {rows}); VACUUM (FREEZE, ANALYZE) changes"));
-    let mut sides = Sides::default();
+    let (mut alone, mut sides, mut again) = (Sides::default(), Sides::default(), Vec::new());
     for _ in 0..scale.database_rounds {
         let copied = timed(client(&postgres, "psql").args(["--command", "COPY changes TO STDOUT", DATABASE]));
-        sides.add(rows, &drain(&source(&postgres, ""), rows), copied);
-        forget(&postgres);
+        for (sides, readers) in [(&mut alone, 1), (&mut sides, 4)] {
+            let drained = drain(&source(&postgres, &format!("read-parallelism = {readers}")), rows);
+            sides.add(rows, &drained, copied);
+            if readers > 1 {
+                again.push(per_second(rows, read_again(&drained.launch)));
+            }
+            forget(&postgres);
+        }
     }
     let what = format!("PostgreSQL: {} rows read at first, durable (peer: COPY TO STDOUT)", grouped(rows as f64));
     sides.row(table, &what, 0.4);
+    table.note("the same by one reader", alone.shown(), "-");
+    let (again, first) = (median(&again), sides.ours());
+    table.against_peer(
+        "read again, and nothing differs (peer: the first time)",
+        rate(again),
+        rate(first),
+        again / first,
+        1.5,
+    );
+}
+
+/// How long it takes to read the table once more, in which nothing differs, from when it is asked for.
+fn read_again(launch: &Launch) -> Duration {
+    let server = launch.start();
+    until_following(&server);
+    let sequence = server.current_sequence();
+    let began = Instant::now();
+    server.post("/sources/bench/tables/public.changes/reread", "");
+    let state = |server: &Server| {
+        let source = server.get("/sources/bench").expect(200).json();
+        source["tables"].as_array().into_iter().flatten().find_map(|table| {
+            (table["table"] == "public.changes").then(|| table["state"].as_str().unwrap_or_default().to_owned())
+        })
+    };
+    wait("the table to be read again", &server, |server| state(server).as_deref() == Some("following"));
+    let took = began.elapsed();
+    assert_eq!(server.current_sequence(), sequence, "nothing differs");
+    server.stop();
+    took
 }
 
 /// Drains one transaction that is larger than memory should ever get.
