@@ -125,7 +125,7 @@ pub enum Step {
     /// A row changed.
     Change(Change),
     /// The table's rows are read from here on: because it is new, or anew because the log no longer tells everything
-    /// (a repair, another key).
+    /// (a repair, another key). Several tables may be read at once, and rows of one come in no order.
     ReadBegan(Arc<Table>),
     /// All of the table's rows have been read. A row that was neither read nor changed since `ReadBegan` is not there.
     ReadDone(Arc<Table>),

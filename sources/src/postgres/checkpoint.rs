@@ -139,7 +139,7 @@ impl TableMark {
     /// Its rows are read from the beginning, because they may be wrong as they are.
     pub(super) fn read_anew(&mut self, reason: Option<Reason>) {
         self.state = ReadState::Waiting;
-        self.from_the_beginning();
+        self.begin_anew();
         self.again = false;
         self.held = false;
         // What is true now is what its reading finds.
@@ -150,12 +150,12 @@ impl TableMark {
     /// Its changes are skipped.
     pub(super) fn stop(&mut self, reason: Reason) {
         self.state = ReadState::Stopped;
-        self.from_the_beginning();
+        self.begin_anew();
         self.reason = Some(reason.into());
     }
 
     /// Nothing of it has been read.
-    pub(super) fn from_the_beginning(&mut self) {
+    pub(super) fn begin_anew(&mut self) {
         self.after = None;
         self.ranges.clear();
     }

@@ -172,7 +172,7 @@ impl Decoder {
         for mark in self.tables.values_mut().filter(|mark| mark.state == ReadState::Reading) {
             if std::mem::take(&mut mark.again) {
                 // Which rows lacked something was known before the restart only.
-                mark.from_the_beginning();
+                mark.begin_anew();
             }
             let reading = self.readings.entry(mark.oid).or_default();
             reading.is_split = mark.is_split();

@@ -335,7 +335,7 @@ impl Reads {
             mark.state = ReadState::Reading;
             mark.definition = None;
             mark.again = false;
-            mark.from_the_beginning();
+            mark.begin_anew();
             decoder.rows_read.remove(&oid);
             decoder.readings.insert(oid, Reading::default());
         }

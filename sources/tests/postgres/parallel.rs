@@ -30,6 +30,8 @@ fn in_ranges(server: &Postgres) -> Options {
     let mut options = options(server, "postgres");
     options.read_range_rows = 100;
     options.read_chunk_rows = 40;
+    // So that readers wait for whoever takes portions.
+    options.read_chunk_bytes = 32 << 10;
     options.portion_changes = 50;
     options
 }
@@ -141,7 +143,9 @@ fn small_tables_do_not_wait_for_a_large_one_also_those_that_are_made_while_it_is
             let later = format!("later_{ranges}");
             server.psql(
                 "postgres",
-                &format!("CREATE TABLE {later} (id int PRIMARY KEY); INSERT INTO {later} SELECT generate_series(1, 100)"),
+                &format!(
+                    "CREATE TABLE {later} (id int PRIMARY KEY); INSERT INTO {later} SELECT generate_series(1, 100)"
+                ),
             );
             let later = format!("public.{later}");
             // The large one is not taken while the catalog is not looked at.
@@ -274,7 +278,8 @@ fn whatever_is_done_to_tables_that_are_read_at_once_their_rows_are_the_databases
                 }
             }
             let deadline = Instant::now() + PATIENCE;
-            let agree = |model: &Model| TABLES.iter().all(|t| model.agrees(&server, "postgres", &format!("public.{t}")));
+            let agree =
+                |model: &Model| TABLES.iter().all(|t| model.agrees(&server, "postgres", &format!("public.{t}")));
             loop {
                 until_now(&mut feed, &mut model, &server, "postgres").await;
                 if agree(&model) {
@@ -285,6 +290,58 @@ fn whatever_is_done_to_tables_that_are_read_at_once_their_rows_are_the_databases
             drop(feed);
             server.psql("postgres", "DROP TABLE mark");
         }
+    });
+}
+
+#[test]
+fn a_table_that_gets_another_name_which_is_the_same_here_is_read_on() {
+    let server = Postgres::start();
+    server.psql(
+        "postgres",
+        "CREATE SCHEMA other; CREATE TABLE rows (id int PRIMARY KEY, note text); \
+         INSERT INTO rows SELECT i, repeat('n', 100) FROM generate_series(1, 3000) i",
+    );
+    wait(async {
+        let mut model = Model::default();
+        let mut options = in_ranges(&server);
+        options.rules.name = "{relation}".into();
+        let mut feed = open(&options, &model).await.unwrap();
+        let mut reads = BTreeMap::new();
+        some(&mut feed, &mut model, 5, |portion| count_reads(portion, &mut reads)).await;
+        server.psql("postgres", "ALTER TABLE rows SET SCHEMA other; DELETE FROM other.rows WHERE id > 2990");
+        let deadline = Instant::now() + PATIENCE;
+        while !is_done(&model, "rows") {
+            assert!(Instant::now() < deadline);
+            some(&mut feed, &mut model, 1, |portion| count_reads(portion, &mut reads)).await;
+        }
+        server.psql("postgres", "UPDATE other.rows SET note = 'last' WHERE id = 1");
+        until(&mut feed, &mut model, |model| model.log.last().is_some_and(|last| last.contains("last"))).await;
+        assert_eq!(model.tables["rows"].rows.len(), 2990);
+        assert!(reads.len() < 3001 && reads.values().all(|times| *times == 1), "it goes on, and does not begin anew");
+    });
+}
+
+#[test]
+fn a_table_of_which_more_changes_than_is_remembered_is_read_all_the_same() {
+    let server = Postgres::start();
+    server.psql(
+        "postgres",
+        "CREATE TABLE rows (id int PRIMARY KEY, n int); INSERT INTO rows SELECT i, 0 FROM generate_series(1, 60000) i",
+    );
+    wait(async {
+        let mut model = Model::default();
+        let mut options = in_ranges(&server);
+        options.read_parallelism = 8;
+        options.portion_changes = 4096;
+        options.read_chunk_rows = 1000;
+        let mut feed = open(&options, &model).await.unwrap();
+        let is_in_ranges = |model: &Model| model.checkpoint.as_ref().is_some_and(|text| text.0.contains("\"ranges\""));
+        until(&mut feed, &mut model, is_in_ranges).await;
+        // In each of the eight windows these are more than all may have together.
+        server.psql("postgres", "UPDATE rows SET n = 1; UPDATE rows SET id = id + 100000 WHERE id % 100 = 0");
+        until(&mut feed, &mut model, |model| is_done(model, "public.rows")).await;
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        assert!(model.equals(&server, "postgres", "public.rows"));
     });
 }
 
