@@ -75,8 +75,8 @@ impl Reads {
     /// Does one thing, between two transactions. False if there is nothing to do now.
     pub(super) fn take_one(&mut self, decoder: &mut Decoder) -> Result<bool, FeedError> {
         self.look_after(decoder)?;
-        if !self.settled && self.lanes.len() < self.lanes_max {
-            return self.begin_next(decoder);
+        if !self.settled && self.lanes.len() < self.lanes_max && self.begin_next(decoder)? {
+            return Ok(true);
         }
         let Some(said) = self.hear(decoder.position()) else { return Ok(false) };
         match said {
@@ -307,6 +307,8 @@ impl Reads {
             Some((published, Ok(defined))) if is_same(&published) => defined.shape,
             Some((published, Err(reason))) if is_same(&published) => {
                 decoder.refuse(oid, &published.namespace, &published.relation, reason);
+                // It may be passed over without a word.
+                self.postponed.insert(oid);
                 return Ok(true);
             }
             // Gone, or called otherwise: the log is not that far yet, and the catalog will tell when it is.
