@@ -154,6 +154,11 @@ impl TableMark {
         self.reason = Some(reason.into());
     }
 
+    /// Whether there are rows of it to be read.
+    pub(super) fn is_to_be_read(&self) -> bool {
+        matches!(self.state, ReadState::Waiting | ReadState::Reading)
+    }
+
     /// Nothing of it has been read.
     pub(super) fn begin_anew(&mut self) {
         self.after = None;

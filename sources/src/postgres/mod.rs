@@ -378,7 +378,7 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     let overview = begins.then(|| catalog.overview()).transpose();
     let overview = overview.map_err(|error| error.into_feed("look up tables"))?;
 
-    let readers = Readers::new(options.clone(), address.clone(), shared.clone(), keyless::id_prefix(&origin));
+    let mut readers = Readers::new(options.clone(), address.clone(), shared.clone(), keyless::id_prefix(&origin));
     let mut watching = look_around(connect(&address, Purpose::Sql, Some(&shared))?);
     let publication = slot::find_publication(&mut watching.connection, &options.publication)
         .map_err(|error| error.into_feed("look up the publication"))?;
@@ -394,6 +394,10 @@ fn open(options: Options, checkpoint: Option<&Checkpoint>) -> Result<Feed, FeedE
     decoder.id_prefix = keyless::id_prefix(&origin);
     if let Some(overview) = overview {
         decoder.begin_with(overview, !slot_is_new);
+    }
+    if decoder.options.snapshot && decoder.tables.values().any(TableMark::is_to_be_read) {
+        // It connects while everything else begins.
+        readers.prepare(0)?;
     }
     spawn("postgres-watch", move || watcher.run())?;
     let follower = Follower::new(stream, decoder, Reads::new(shared.clone(), readers), audits, shared.clone());

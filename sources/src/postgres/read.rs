@@ -70,11 +70,11 @@ pub(super) enum Chunk {
 
 impl Reader {
     fn open(desk: Arc<Desk>) -> Result<Reader, FeedError> {
+        // First what all readers need: where connections are few, one of them can do without the others.
+        desk.beside(|_| Ok(()))?;
         let rules = Arc::new(desk.options.rules.clone());
         let catalog = Catalog::new(desk.connect()?, &desk.options.publication, &desk.address.database, rules);
         let catalog = catalog.without(&desk.options.orders);
-        // So that what is lacking is found out now.
-        desk.beside(|_| Ok(()))?;
         Ok(Reader { desk, catalog })
     }
 

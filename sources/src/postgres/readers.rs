@@ -2,6 +2,7 @@
 //! connections when there is not.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -68,19 +69,24 @@ impl Readers {
 
     /// Has a lane's reader do this next.
     pub(super) fn send(&mut self, lane: usize, task: Task) -> Result<(), FeedError> {
-        if !self.desk.options.snapshot {
-            return Ok(());
+        if self.desk.options.snapshot {
+            self.prepare(lane)?;
         }
         if let Some(reader) = self.lanes.get(&lane) {
             // One that died has said why.
             let _ = reader.send(task);
-            return Ok(());
         }
-        let (reader, tasks) = channel();
-        let _ = reader.send(task);
-        let desk = self.desk.clone();
-        super::spawn("postgres-read", move || Reader::run(desk, lane, &tasks))?;
-        self.lanes.insert(lane, reader);
+        Ok(())
+    }
+
+    /// Has a lane's reader connect, unless it is there.
+    pub(super) fn prepare(&mut self, lane: usize) -> Result<(), FeedError> {
+        if let Entry::Vacant(vacant) = self.lanes.entry(lane) {
+            let (reader, tasks) = channel();
+            let desk = self.desk.clone();
+            super::spawn("postgres-read", move || Reader::run(desk, lane, &tasks))?;
+            vacant.insert(reader);
+        }
         Ok(())
     }
 

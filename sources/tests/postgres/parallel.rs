@@ -326,7 +326,7 @@ fn a_table_of_which_more_changes_than_is_remembered_is_read_all_the_same() {
     let server = Postgres::start();
     server.psql(
         "postgres",
-        "CREATE TABLE rows (id int PRIMARY KEY, n int); INSERT INTO rows SELECT i, 0 FROM generate_series(1, 60000) i",
+        "CREATE TABLE rows (id int PRIMARY KEY, n int); INSERT INTO rows SELECT i, 0 FROM generate_series(1, 30000) i",
     );
     wait(async {
         let mut model = Model::default();
@@ -334,6 +334,7 @@ fn a_table_of_which_more_changes_than_is_remembered_is_read_all_the_same() {
         options.read_parallelism = 8;
         options.portion_changes = 4096;
         options.read_chunk_rows = 1000;
+        options.read_chunk_bytes = 1 << 20;
         let mut feed = open(&options, &model).await.unwrap();
         let is_in_ranges = |model: &Model| model.checkpoint.as_ref().is_some_and(|text| text.0.contains("\"ranges\""));
         until(&mut feed, &mut model, is_in_ranges).await;

@@ -66,7 +66,7 @@ fn a_table_is_read_while_it_is_written_to_and_left_and_opened_again_at_any_place
         options.portion_changes = 50;
         // Slower than the log is followed, however busy the machine is.
         let writers = Writers::start(&server, BUSY, 4, 150);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + 4 * PATIENCE;
         // A simple generator, so that every run leaves the feed at other places, and says at which if it fails.
         let mut seed = u64::from(std::process::id());
         let mut openings = 0;
