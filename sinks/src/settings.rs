@@ -295,6 +295,12 @@ mod tests {
         let kafka = |member, wrong| with(json!({"sink": "kafka", "brokers": ["h:1"]}), member, wrong);
         assert_eq!(kafka("brokers", json!(["h:1", "h"])), "`brokers[1]` must be host:port");
         assert_eq!(kafka("properties", json!({"acks": "0"})), "`properties.acks` is set by the sink itself");
+        let plugin = kafka("properties", json!({"plugin.library.paths": "hunter2.so"}));
+        assert!(plugin.starts_with("`properties.plugin.library.paths` is not among the properties"), "{plugin}");
+        assert!(
+            kafka("properties", json!({"sasl.pasword": "hunter2"})).starts_with("`properties.sasl.pasword` is not")
+        );
+        assert!(kafka("properties", json!({"linger.ms": "hunter2"})).starts_with("`properties.linger.ms` has a value"));
         let postgres = |member, wrong| with(json!({"sink": "postgres", "url": "postgres://u@h/d"}), member, wrong);
         assert!(postgres("url", json!("mysql://u:hunter2@h/d")).starts_with("`url` must begin with postgres://"));
         assert!(postgres("placesTable", json!("")).starts_with("`placesTable` is empty"));

@@ -12,6 +12,7 @@
 
 mod options;
 mod producer;
+mod properties;
 
 use std::borrow::Cow;
 
@@ -39,7 +40,9 @@ pub struct KafkaSink {
 enum KafkaFailure {
     #[error(transparent)]
     Variable(#[from] MissingVariable),
-    #[error("no producer can be made: {error}{}", hint(.error))]
+    #[error("`properties.{name}` {why}")]
+    Property { name: String, why: String },
+    #[error("no producer can be made: {}", without_value(.error))]
     Producer { error: Box<KafkaError> },
     #[error("topic {topic}: {error}{cause}{}", hint(.error))]
     Record {
@@ -56,23 +59,28 @@ enum KafkaFailure {
     Ended,
 }
 
+/// An error of making a producer: librdkafka's words about a property quote its value.
+fn without_value(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) => {
+            format!("`properties.{name}` has a value that librdkafka does not take")
+        }
+        other => other.to_string(),
+    }
+}
+
 /// What to do about an error, where that is known.
 fn hint(error: &KafkaError) -> &'static str {
-    match error {
-        KafkaError::ClientConfig(..) => {
-            ": see `properties`; TLS and SASL but PLAIN need a service that was built with the feature kafka-tls"
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+            ": raise message.max.bytes in `properties`, and max.message.bytes of the topic"
         }
-        _ => match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                ": raise message.max.bytes in `properties`, and max.message.bytes of the topic"
-            }
-            Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {
-                ": create it, or set auto.create.topics.enable at the brokers"
-            }
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => ": allow the user WRITE and DESCRIBE on it",
-            Some(RDKafkaErrorCode::ClusterAuthorizationFailed) => ": allow the user IDEMPOTENT_WRITE on the cluster",
-            _ => "",
-        },
+        Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+            ": create it, or set auto.create.topics.enable at the brokers"
+        }
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => ": allow the user WRITE and DESCRIBE on it",
+        Some(RDKafkaErrorCode::ClusterAuthorizationFailed) => ": allow the user IDEMPOTENT_WRITE on the cluster",
+        _ => "",
     }
 }
 

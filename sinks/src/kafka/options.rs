@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::properties;
 use crate::secret::Secret;
 use crate::settings::{Checked, InvalidSettings, TIMEOUT_MS, default_timeout_ms, in_range};
 use crate::template::Template;
@@ -17,29 +18,13 @@ pub struct Options {
     /// The topic. Characters that topics do not allow become `_`.
     #[serde(default = "default_topic")]
     pub topic: Template,
-    /// Further properties of librdkafka's producer: `compression.type`, `security.protocol`, `sasl.password`…
+    /// Further properties of librdkafka's producer, of those that `properties` allows.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, Secret>,
     /// How long a batch may take until its last delivery report.
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u32,
 }
-
-/// What the sink's promises rest on, or what it sets from options of its own.
-const OWN_PROPERTIES: &[&str] = &[
-    "bootstrap.servers",
-    "metadata.broker.list",
-    "enable.idempotence",
-    "acks",
-    "request.required.acks",
-    "partitioner",
-    "message.timeout.ms",
-    "delivery.timeout.ms",
-    "transactional.id",
-    "max.in.flight",
-    "max.in.flight.requests.per.connection",
-    "enable.gapless.guarantee",
-];
 
 fn default_topic() -> Template {
     #[allow(clippy::unwrap_used, reason = "a constant, which every test of options parses")]
@@ -57,8 +42,8 @@ impl Checked for Options {
                 return Err(InvalidSettings::new(format!("brokers[{index}]"), "must be host:port"));
             }
         }
-        if let Some(name) = self.properties.keys().find(|name| OWN_PROPERTIES.contains(&name.as_str())) {
-            return Err(InvalidSettings::new(format!("properties.{name}"), "is set by the sink itself"));
+        for (name, value) in &self.properties {
+            properties::check(name, value).map_err(|why| InvalidSettings::new(format!("properties.{name}"), why))?;
         }
         in_range("timeoutMs", self.timeout_ms, TIMEOUT_MS)?;
         Ok(self)

@@ -9,7 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::future_producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use rdkafka::producer::{Producer as _, PurgeConfig};
 
-use super::{KafkaFailure, Options};
+use super::{KafkaFailure, Options, properties};
 
 /// A producer. Dropping it forgets all that waits in it.
 pub(super) struct Producer {
@@ -45,7 +45,8 @@ impl Producer {
             .set("queue.buffering.max.kbytes", "1048576")
             .set("socket.timeout.ms", timeout_ms.as_str());
         for (name, value) in &options.properties {
-            config.set(name, value.reveal()?);
+            properties::set(&mut config, name, &value.reveal()?)
+                .map_err(|why| KafkaFailure::Property { name: name.clone(), why })?;
         }
         config
             .set("bootstrap.servers", options.brokers.join(","))
