@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::envelope::Format;
-use crate::members::{Members, shown};
+use crate::members::Members;
 use crate::problem::excerpt;
 use crate::subscription::{
     Batching, ComponentRef, DeadLetterPolicy, DeadLetters, Grants, GuestLimits, KeyValueQuota, Retry, SinkSpec, Start,
@@ -69,7 +69,7 @@ fn tables(members: &Members<'_>) -> Result<Vec<String>, Problem> {
             return Err(members.refuse("tables", why));
         }
         if pattern.chars().any(|character| character.is_control() || character == '/') {
-            return Err(members.refuse("tables", format!("names {}, which matches no table", shown(value))));
+            return Err(members.refuse("tables", format!("names {}, which matches no table", excerpt(pattern))));
         }
         tables.push(pattern.clone());
     }
@@ -85,7 +85,7 @@ fn operations(members: &Members<'_>) -> Result<Vec<Operation>, Problem> {
         });
         let operation = operation.ok_or_else(|| members.wrong("operations", EXPECTED, value))?;
         if operations.contains(&operation) {
-            return Err(members.refuse("operations", format!("has {} twice", shown(value))));
+            return Err(members.refuse("operations", format!("has `{}` twice", operation.as_str().to_lowercase())));
         }
         operations.push(operation);
     }
@@ -120,7 +120,7 @@ fn component(members: &Members<'_>) -> Result<ComponentRef, Problem> {
 }
 
 pub(crate) fn component_name(members: &Members<'_>, member: &str, text: &str) -> Result<ComponentName, Problem> {
-    names::check(text).map_err(|why| members.refuse(member, format!("is {}: {why}", excerpt(text))))?;
+    names::check(text).map_err(|why| members.refuse(member, format!("is no name: {why}")))?;
     ComponentName::parse(text)
 }
 
@@ -142,7 +142,7 @@ fn subscriber(members: &Members<'_>) -> Result<Subscriber, Problem> {
             Err(inner.refuse("version", "goes with a component; a built-in has no versions"))
         }
         (None, Some(name)) => {
-            names::check(name).map_err(|why| inner.refuse("builtin", format!("is {}: {why}", excerpt(name))))?;
+            names::check(name).map_err(|why| inner.refuse("builtin", format!("is no name: {why}")))?;
             Ok(Subscriber::Builtin(name.to_owned()))
         }
         (Some(_), Some(_)) | (None, None) => Err(members.refuse("subscriber", format!("must be one of {EXPECTED}"))),
@@ -152,14 +152,14 @@ fn subscriber(members: &Members<'_>) -> Result<Subscriber, Problem> {
 /// A sink's own members are judged by the service, which knows them.
 fn sink(members: &Members<'_>, value: &Value, kind: &Value) -> Result<Subscriber, Problem> {
     let Value::String(kind) = kind else { return Err(members.wrong("subscriber.sink", "the kind of a sink", kind)) };
-    names::check(kind).map_err(|why| members.refuse("subscriber.sink", format!("is {}: {why}", excerpt(kind))))?;
+    names::check(kind).map_err(|why| members.refuse("subscriber.sink", format!("is no name: {why}")))?;
     let mut settings = value.as_object().cloned().unwrap_or_default();
     settings.retain(|name, value| name != "sink" && !value.is_null());
     let format = match settings.remove("format") {
         None => Format::default(),
         Some(Value::String(name)) => Format::parse(&name).ok_or_else(|| {
             let known: Vec<_> = Format::ALL.iter().map(|format| format.as_str()).collect();
-            members.refuse("subscriber.format", format!("is {}; there are {}", excerpt(&name), known.join(", ")))
+            members.refuse("subscriber.format", format!("is none; there are {}", known.join(", ")))
         })?,
         Some(other) => return Err(members.wrong("subscriber.format", "the name of a format", &other)),
     };
@@ -226,7 +226,7 @@ fn dead_letters(value: &Value) -> Result<DeadLetters, Problem> {
         None => DeadLetterPolicy::default(),
         Some("park") => DeadLetterPolicy::Park,
         Some("stop") => DeadLetterPolicy::Stop,
-        Some(other) => return Err(members.refuse("policy", format!("must be {EXPECTED}, not {}", excerpt(other)))),
+        Some(other) => return Err(members.wrong("policy", EXPECTED, &other.into())),
     };
     Ok(DeadLetters { policy, max: members.integer("max", 1..=1_000_000)?.unwrap_or(DeadLetters::default().max) })
 }
@@ -250,7 +250,7 @@ fn settings(members: &Members<'_>, value: &Value) -> Result<BTreeMap<String, Str
     let mut settings = BTreeMap::new();
     for (name, value) in map {
         let Value::String(text) = value else {
-            let why = format!("has {} as {}, but settings are texts", excerpt(name), shown(value));
+            let why = format!("has {}, which is no text, but settings are", excerpt(name));
             return Err(members.refuse("config", why));
         };
         if name.is_empty() || name.len() > MAX_SETTING_NAME_BYTES {
@@ -286,8 +286,9 @@ fn origins(members: &Members<'_>) -> Result<Vec<HttpOrigin>, Problem> {
     let mut origins = Vec::new();
     for value in members.list("http", EXPECTED, MAX_ORIGINS)? {
         let Value::String(text) = value else { return Err(members.wrong("http", EXPECTED, value)) };
-        let origin = HttpOrigin::parse(text)
-            .map_err(|error| members.refuse("http", format!("has {}, which {error}", excerpt(text))))?;
+        // Not quoted: there may be a password in it.
+        let origin =
+            HttpOrigin::parse(text).map_err(|error| members.refuse("http", format!("has one that {error}")))?;
         // The same origin in two notations is no mistake.
         if !origins.contains(&origin) {
             origins.push(origin);

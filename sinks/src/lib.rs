@@ -5,6 +5,7 @@
 
 mod any;
 mod connection;
+mod hidden;
 mod render;
 mod secret;
 mod settings;
@@ -19,7 +20,7 @@ pub mod redis;
 pub mod webhook;
 
 pub use any::AnySink;
-pub use secret::{MissingVariable, PREFIX as SECRET_PREFIX, Secret};
+pub use secret::{MissingVariable, PREFIX as SECRET_PREFIX, Secret, without_value};
 pub use settings::{InvalidSettings, Settings};
 pub use sink::{Event, Failure, Place, Remedy, Sink};
 pub use template::{InvalidTemplate, Template};

@@ -54,6 +54,20 @@ impl Secret {
     }
 }
 
+/// What serde says of a value that is none, without the value: it may be a secret that stands in the wrong place. What
+/// serde says of names stays as it is.
+pub fn without_value(why: &str) -> String {
+    let quotes = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant `"];
+    if !quotes.iter().any(|quote| why.contains(quote)) {
+        return why.to_owned();
+    }
+    // What is expected is ours and comes last; the value may have any text in it.
+    match why.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("expected {expected}"),
+        None => "it is none that is known".to_owned(),
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -128,6 +142,14 @@ mod tests {
     fn a_variable_that_is_not_set_is_named() {
         let error = Secret::Env("CDC_SECRET_NOT_SET_ANYWHERE".into()).reveal().unwrap_err();
         assert!(error.to_string().contains("CDC_SECRET_NOT_SET_ANYWHERE"));
+    }
+
+    #[test]
+    fn a_message_of_serde_is_told_without_the_value() {
+        let number = serde_json::from_str::<u32>(r#""hunter2, expected x""#).unwrap_err();
+        assert!(without_value(&number.to_string()).starts_with("expected u32"), "{number}");
+        assert_eq!(without_value("unknown variant `hunter2`, expected one of `a`, `b`"), "expected one of `a`, `b`");
+        assert_eq!(without_value("missing field `url`"), "missing field `url`");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use cdc_rest::envelope::Format;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::hidden::Hidden;
+use crate::secret::without_value;
 use crate::{kafka, nats, postgres, redis, webhook};
 
 /// Which sink, and how.
@@ -88,6 +90,20 @@ impl Settings {
         Value::Object(object)
     }
 
+    /// What no message may show.
+    pub(crate) fn hidden(&self) -> Hidden {
+        let hidden = Hidden::default();
+        match self {
+            Self::Webhook(options) => {
+                hidden.with(&options.secrets).with(options.headers.values()).with_url(&options.url)
+            }
+            Self::Redis(options) => hidden.with(&options.password).with_url(&options.url),
+            Self::Nats(options) => hidden.with(&options.password).with(&options.token).with(&options.nkey_seed),
+            Self::Kafka(options) => hidden.with(options.secrets()),
+            Self::Postgres(options) => hidden.with(&options.password).with_url(&options.url),
+        }
+    }
+
     /// The sink's name.
     pub fn name(&self) -> &'static str {
         match self {
@@ -132,8 +148,10 @@ fn options<T: Checked>(members: &Map<String, Value>) -> Result<T, InvalidSetting
 fn spoken(why: &str) -> String {
     match why.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, ")) {
         Some((_, expected)) => format!("is no member here; {expected}"),
-        None if why.starts_with("invalid ") => format!("is wrong: {why}"),
-        None => why.to_owned(),
+        None => match without_value(why) {
+            told if told == why => told,
+            told => format!("is wrong: {told}"),
+        },
     }
 }
 
@@ -257,7 +275,9 @@ mod tests {
             "{unknown}"
         );
         let typed = hook("timeoutMs", json!("soon"));
-        assert!(typed.starts_with("`timeoutMs` is wrong: invalid type: string"), "{typed}");
+        assert_eq!(typed, "`timeoutMs` is wrong: expected u32");
+        assert_eq!(hook("caFile", json!(["hunter2"])), "`caFile` is wrong: expected path string");
+        assert_eq!(hook("batch", json!("hunter2")), "`batch` is wrong: expected a boolean");
         assert_eq!(hook("timeoutMs", json!(9)), "`timeoutMs` must be from 10 to 600000, not 9");
         assert_eq!(hook("url", json!("ftp://u:hunter2@h")), "`url` must begin with http:// or https://");
         assert!(hook("url", json!("https://u:hunter2@h")).contains("`authorization` header"));
@@ -265,7 +285,7 @@ mod tests {
         assert!(hook("secrets", json!(["hunter2"])).starts_with("`secrets` must be `whsec_`"));
         assert!(hook("secrets", json!([{"env": "HOME"}])).starts_with("`secrets[0]` names the variable `HOME`"));
         assert_eq!(hook("headers", json!({"Webhook-Id": "x"})), "`headers.Webhook-Id` is set by the sink itself");
-        assert_eq!(hook("headers", json!({"a b": "x"})), "`headers.a b` is no name of a header");
+        assert_eq!(hook("headers", json!({"a: hunter2": "x"})), "`headers.a…` is no name of a header");
         assert!(hook("headers", json!({"a": "hunter2\n"})).starts_with("`headers.a` has characters"));
     }
 
@@ -291,9 +311,11 @@ mod tests {
         assert!(nats("subject", json!("a.>")).starts_with("`subject` has"));
         assert!(nats("stream", json!("a.b")).starts_with("`stream` is no name"));
         assert!(nats("createStream", json!({})).contains("`createStream` goes with `stream`"));
-        assert!(nats("createStream", json!({"storage": "tape"})).contains("`createStream.storage`"));
+        let storage = nats("createStream", json!({"storage": "hunter2"}));
+        assert_eq!(storage, "`createStream.storage` is wrong: expected `file` or `memory`");
         let kafka = |member, wrong| with(json!({"sink": "kafka", "brokers": ["h:1"]}), member, wrong);
         assert_eq!(kafka("brokers", json!(["h:1", "h"])), "`brokers[1]` must be host:port");
+        assert_eq!(kafka("brokers", json!(["u:hunter2@h:1"])), "`brokers[0]` must be host:port");
         assert_eq!(kafka("properties", json!({"acks": "0"})), "`properties.acks` is set by the sink itself");
         let plugin = kafka("properties", json!({"plugin.library.paths": "hunter2.so"}));
         assert!(plugin.starts_with("`properties.plugin.library.paths` is not among the properties"), "{plugin}");

@@ -82,7 +82,7 @@ pub(super) fn read(text: &str, path: &Path) -> Result<(Declared, Vec<SourceTable
                 let component =
                     ComponentName::parse(key).map_err(|problem| wrong(full.clone(), problem.detail().to_owned()))?;
                 let table = ComponentTable::deserialize(value.clone())
-                    .map_err(|error| wrong(full, error.message().to_owned()))?;
+                    .map_err(|error| wrong(full, cdc_sinks::without_value(error.message())))?;
                 let folder = path.parent().unwrap_or(Path::new(""));
                 declared.components.push((component, folder.join(table.file)));
             } else if name == "sources" {
@@ -92,7 +92,7 @@ pub(super) fn read(text: &str, path: &Path) -> Result<(Declared, Vec<SourceTable
                 let id =
                     SubscriptionId::parse(key).map_err(|problem| wrong(full.clone(), problem.detail().to_owned()))?;
                 let spec = SubscriptionSpec::deserialize(value.clone())
-                    .map_err(|error| wrong(full, error.message().to_owned()))?;
+                    .map_err(|error| wrong(full, cdc_sinks::without_value(error.message())))?;
                 declared.subscriptions.push((id, spec));
             }
         }

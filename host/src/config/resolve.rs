@@ -306,6 +306,21 @@ impl ConfigError {
     }
 }
 
+/// What clap says of the command line without the password of an address in it.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand] {
+        if let Some(ContextValue::String(text)) = error.get(kind)
+            && text.contains(['@', '/'])
+        {
+            let shown = crate::source::without_password(text);
+            // It quotes it, too.
+            error.remove(ContextKind::Suggested);
+            error.insert(kind, ContextValue::String(shown));
+        }
+    }
+    error
+}
+
 impl From<clap::Error> for ConfigError {
     /// A wrong value is said in the words used for every source; clap says the rest itself.
     fn from(error: clap::Error) -> Self {
@@ -315,6 +330,6 @@ impl From<clap::Error> for ConfigError {
             let flag = argument.split(' ').next().unwrap_or_default().to_owned();
             return Self::from_value(error, flag.trim_start_matches('-').to_owned(), Origin::Flag(flag));
         }
-        Self::Usage(Box::new(error))
+        Self::Usage(Box::new(without_secrets(error)))
     }
 }

@@ -445,3 +445,45 @@ fn help_and_version_are_answers_and_not_errors() {
 fn the_definition_of_the_command_line_is_sound() {
     command(&keys()).debug_assert();
 }
+
+#[test]
+fn no_message_about_a_configuration_quotes_a_secret() {
+    for file in [
+        "[sources.s]\nurl = \"postgres://u:hunter2@h\"\npassword = 'hunter2\n",
+        "[sources.s]\nurl = postgres://u:hunter2@h/d\n",
+        "[sources.s]\nurl = 'postgers://u:hunter2@h/d'\n",
+        "[sources.s]\nurl = ['hunter2']\n",
+        "[sources.s]\nurl = 'postgres://h'\npassword = { text = 'hunter2' }\n",
+        "[sources.s]\nurl = 'postgres://h'\nmask.salt = ['hunter2']\n",
+        "[sources]\ns = 'postgres://u:hunter2@h'\n",
+        "[components]\nc = 'hunter2'\n",
+        "[components.c]\nfile = ['hunter2']\n",
+        "[subscriptions]\ns = 'hunter2'\n",
+        "[subscriptions.s]\nsubscriber = 'redis://:hunter2@h'\n",
+        "[subscriptions.s]\nsubscriber = { sink = 'redis://:hunter2@h' }\n",
+        "[subscriptions.s]\nsubscriber = { component = 'redis://:hunter2@h' }\n",
+        "[subscriptions.s]\nsubscriber = { sink = 'redis', format = 'hunter2' }\n",
+        "[subscriptions.s]\nsubscriber = { component = 'c' }\nlanes = 'hunter2'\n",
+        "[subscriptions.s]\nsubscriber = { component = 'c' }\ngrants = { config = { token = ['hunter2'] } }\n",
+        "[subscriptions.s]\nsubscriber = { component = 'c' }\ngrants = { http = ['https://u:hunter2@h'] }\n",
+        "listen = 'postgres:/u:hunter2@h'\n",
+        "a = \"hunter2\\q\"\n",
+        "a = 'x' hunter2\n",
+        "hunter2\n",
+    ] {
+        let message = refusal(&[], &[], Some(file));
+        assert!(!message.contains("hunter2"), "{file}: {message}");
+    }
+    for arguments in [
+        ["--source", "postgers://u:hunter2@h"],
+        ["--source", "postgres:/u:hunter2@h"],
+        ["--sorce=postgres://u:hunter2@h", "--json"],
+        ["postgres://u:hunter2@h", "--print-config"],
+        ["--log-level", "postgres://u:hunter2@h"],
+    ] {
+        let message = refusal(&arguments, &[], None);
+        assert!(!message.contains("hunter2"), "{arguments:?}: {message}");
+    }
+    let message = refusal(&[], &[("CDC_SOURCE", "postgres:/u:hunter2@h")], None);
+    assert!(!message.contains("hunter2"), "{message}");
+}

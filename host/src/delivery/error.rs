@@ -102,7 +102,7 @@ impl SubscriptionError {
     }
 
     pub(super) fn damaged(id: &SubscriptionId, source: serde_json::Error) -> Self {
-        Self::Unreadable { id: id.clone(), reason: source.to_string() }
+        Self::Unreadable { id: id.clone(), reason: cdc_sinks::without_value(&source.to_string()) }
     }
 }
 

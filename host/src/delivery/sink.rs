@@ -84,24 +84,10 @@ impl SinkTarget {
                     Remedy::Reject => (guest::Remedy::Reject, None),
                 };
                 let index = failure.index.min(events.len() - 1);
-                Ok(Err(Declined { index, remedy, after, message: told(&failure) }))
+                Ok(Err(Declined { index, remedy, after, message: failure.message }))
             }
         }
     }
-}
-
-/// A failure and what lies behind it, in one line.
-fn told(failure: &cdc_sinks::Failure) -> String {
-    let mut text = failure.to_string();
-    let mut source = std::error::Error::source(failure);
-    while let Some(behind) = source {
-        let more = behind.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = behind.source();
-    }
-    text
 }
 
 /// What a definition says of its sink, judged by the sink.

@@ -74,22 +74,43 @@ impl Debug for SourceUrl {
     }
 }
 
+/// What stands for a secret.
+const STARS: &str = "***";
+/// Parameters of addresses whose values are shown.
+const PLAIN_PARAMETERS: [&str; 7] =
+    ["connect_timeout", "ssl-ca", "ssl-mode", "ssl-name", "sslmode", "sslrootcert", "user"];
+
+/// An address without `@`: what stands where a port should, and is none, is the password of a user without a host.
+fn without_false_port(rest: &str) -> String {
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at(end);
+    match authority.split_once(':') {
+        Some((host, port)) if !host.starts_with('[') && !port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{host}:***")
+        }
+        _ => format!("{authority}{tail}"),
+    }
+}
+
 /// A text in which an address' password is starred, wherever it ends: up to the last `@`, because a password may hold
-/// one that nobody has encoded. So are parameters that are called like a password.
+/// one that nobody has encoded. So are parameters, but for those that hold no secret.
 #[must_use]
 pub fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        // An address with a slash too few is no less secret.
+        return if text.contains([':', '@', '/']) { STARS.to_owned() } else { text.to_owned() };
+    };
     let shown = match rest.rsplit_once('@') {
         Some((who, place)) => match who.split_once(':') {
             Some((user, _)) => format!("{user}:***@{place}"),
             None => format!("{who}@{place}"),
         },
-        None => rest.to_owned(),
+        None => without_false_port(rest),
     };
     let shown = match shown.split_once('?') {
         Some((place, parameters)) => {
             let parameter = |parameter: &str| match parameter.split_once('=') {
-                Some((name, _)) if name.to_ascii_lowercase().contains("password") => format!("{name}=***"),
+                Some((name, _)) if !PLAIN_PARAMETERS.contains(&name) => format!("{name}=***"),
                 _ => parameter.to_owned(),
             };
             format!("{place}?{}", parameters.split('&').map(parameter).collect::<Vec<_>>().join("&"))
@@ -149,6 +170,11 @@ mod tests {
             ("postgres://u@h/d", "postgres://u@h/d"),
             ("postgres://h/d?user=u&password=secret", "postgres://h/d?user=u&password=***"),
             ("mysql://u:@h", "mysql://u:***@h"),
+            ("postgres://h/d?passwort=secret", "postgres://h/d?passwort=***"),
+            ("postgres://u:secret/d", "postgres://u:***"),
+            ("postgres://[::1]:5432/d", "postgres://[::1]:5432/d"),
+            ("postgres:/u:secret@h/d", "***"),
+            ("u:secret@h/d", "***"),
             ("no address", "no address"),
         ] {
             assert_eq!(without_password(text), shown);

@@ -26,6 +26,13 @@ pub struct Options {
     pub timeout_ms: u32,
 }
 
+impl Options {
+    /// The properties that no message may show.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.properties.iter().filter(|(name, _)| properties::is_secret(name)).map(|(_, value)| value)
+    }
+}
+
 fn default_topic() -> Template {
     #[allow(clippy::unwrap_used, reason = "a constant, which every test of options parses")]
     Template::parse("cdc.{table}").unwrap()
@@ -38,7 +45,7 @@ impl Checked for Options {
         }
         for (index, broker) in self.brokers.iter().enumerate() {
             let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-            if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) || broker.contains([',', ' ', '/']) {
+            if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) || broker.contains([',', ' ', '/', '@']) {
                 return Err(InvalidSettings::new(format!("brokers[{index}]"), "must be host:port"));
             }
         }

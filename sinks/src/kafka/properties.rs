@@ -16,6 +16,8 @@ use crate::secret::Secret;
 enum Values {
     /// What librdkafka takes.
     Any,
+    /// What librdkafka takes, and no message may show.
+    Secret,
     /// One of these.
     OneOf(&'static [&'static str]),
 }
@@ -33,11 +35,11 @@ const ALLOWED: &[(&str, Values)] = &[
     ("sasl.mechanism", MECHANISMS),
     ("sasl.mechanisms", MECHANISMS),
     ("sasl.username", Any),
-    ("sasl.password", Any),
+    ("sasl.password", Values::Secret),
     ("ssl.ca.pem", Any),
     ("ssl.certificate.pem", Any),
-    ("ssl.key.pem", Any),
-    ("ssl.key.password", Any),
+    ("ssl.key.pem", Values::Secret),
+    ("ssl.key.password", Values::Secret),
     ("ssl.cipher.suites", Any),
     ("ssl.curves.list", Any),
     ("ssl.sigalgs.list", Any),
@@ -121,6 +123,11 @@ pub(super) fn set(config: &mut ClientConfig, name: &str, value: &str) -> Result<
     check(name, &Secret::from(value))?;
     config.set(name, value);
     Ok(())
+}
+
+/// Whether no message may show the property's value.
+pub(super) fn is_secret(name: &str) -> bool {
+    ALLOWED.iter().any(|(allowed, values)| *allowed == name && *values == Values::Secret)
 }
 
 fn refusal(name: &str) -> String {

@@ -71,8 +71,11 @@ impl Checked for Options {
         }
         for (name, value) in &self.headers {
             let member = || format!("headers.{name}");
+            // What follows a colon would be a value.
+            let plain = || name.chars().take_while(|character| character.is_ascii_alphanumeric() || *character == '-');
             let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-                return Err(InvalidSettings::new(member(), "is no name of a header"));
+                let begins = format!("headers.{}…", plain().collect::<String>());
+                return Err(InvalidSettings::new(begins, "is no name of a header"));
             };
             if OWN_HEADERS.contains(&header.as_str()) {
                 return Err(InvalidSettings::new(member(), "is set by the sink itself"));

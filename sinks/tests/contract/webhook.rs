@@ -413,3 +413,13 @@ async fn cloudevents_are_posted_as_each_mode_of_their_binding_says_and_tombstone
         assert_eq!(taken[0].body.is_array(), as_array);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_repeats_what_it_was_sent_has_no_secret_told() {
+    let receiver = Singles::start().await;
+    receiver.script(vec![(400, None, format!("Bearer hunter2 and {SECRET} are unknown"))]);
+    let headers = json!({"headers": {"authorization": "hunter2"}});
+    let failure = deliver(&mut receiver.sink_with(headers, Format::Native), &puts(1, 1, 1)).await.unwrap_err();
+    assert!(failure.message.ends_with("Bearer *** and *** are unknown"), "{failure}");
+    assert!(failure.source.is_none());
+}

@@ -92,6 +92,8 @@ impl Address {
                 }
                 "ssl-ca" => address.ca_file = Some(PathBuf::from(value)),
                 "ssl-name" => address.certificate_name = Some(value),
+                // What follows a `?` may be the end of a password.
+                _ if parameters.contains('@') => return Err("a `?` in a password is written %3F".into()),
                 // One that is silently ignored could be about security.
                 other => {
                     return Err(format!("the parameter {other} is not known; there are ssl-mode, ssl-ca and ssl-name"));
@@ -128,6 +130,7 @@ mod tests {
             "mysql://h:1",
             "mysql://u:secret@h:x",
             "mysql://u:secret@h?sslmode=x",
+            "mysql://u@h:x?secret=y@h",
             "mysql://u:secret@h?ssl-mode=verify-ca",
         ] {
             let problem = Address::parse(url).unwrap_err();

@@ -115,6 +115,8 @@ impl Address {
                     let seconds: u64 = value.parse().map_err(|_| "connect_timeout is a number of seconds")?;
                     address.connect_timeout = Duration::from_secs(seconds.clamp(1, 600));
                 }
+                // What follows a `?` may be the end of a password.
+                _ if query.contains('@') => return Err("a `?` in a password is written %3F".into()),
                 other => return Err(format!("the parameter `{other}` is not known here")),
             }
         }
@@ -163,6 +165,7 @@ mod tests {
             "postgres://a:geheim@b:port/c",
             "postgres://a:geheim@b/c?sslmode=maybe",
             "postgres://a:geheim@b/c?target_session_attrs=any",
+            "postgres://a:x?geheim=y@b/c",
         ] {
             let error = Address::parse(url).unwrap_err();
             assert_eq!(error.remedy, Remedy::Stop);
