@@ -14,6 +14,7 @@ use crate::api::{Api, ApiOptions, Services};
 use crate::components::{ComponentError, ComponentOptions, Components};
 use crate::config::{Declared, Durability, SchemaMode, ServeSettings};
 use crate::delivery::{self, BuiltIn, DeliveryOptions, Parts, SubscriptionError, Subscriptions};
+use crate::gate::Gate;
 use crate::guest::{self, Guest, Misfit, RuntimeOptions};
 use crate::ingest::{Ingest, IngestOptions};
 use crate::live::{StreamOptions, Streams, Tail, TailOptions};
@@ -74,6 +75,16 @@ pub enum ServeError {
     /// An allowed origin is none.
     #[error("cors-origin: {0}")]
     Cors(#[from] cdc_rest::InvalidOrigin),
+    /// It would be open to everybody.
+    #[error(
+        "{address} is reached from other machines, and the service has no login: let it listen on loopback, behind a \
+         proxy that asks for one, or say --insecure (CDC_INSECURE=true, insecure = true in cdc.toml) if whoever reaches \
+         it may do everything"
+    )]
+    Exposed {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; is another service there? --listen takes another address")]
     Listen {
@@ -98,6 +109,7 @@ pub enum ServeError {
 /// Runs the service until `stop` is done.
 pub async fn serve(settings: ServeSettings, mut declared: Declared, stop: Stop) -> Result<(), ServeError> {
     let cors = cdc_rest::Cors::parse(&settings.cors_origins)?;
+    refuse_exposure(&settings)?;
     let fatal = Arc::new(Fatal::default());
     let following = Arc::new(OnceLock::<Weak<Tail>>::new());
     let options = store_options(&settings, fatal.clone(), following.clone());
@@ -144,6 +156,7 @@ pub async fn serve(settings: ServeSettings, mut declared: Declared, stop: Stop) 
             max_page: u32::try_from(limits.max_page).unwrap_or(u32::MAX),
             ..cdc_rest::Limits::default()
         },
+        gate: Gate::new(settings.listen.ip(), settings.allowed_hosts.clone(), cors.clone()),
         cors,
         request_timeout: limits.request_timeout,
         snapshot_timeout: limits.snapshot_timeout,
@@ -378,6 +391,19 @@ impl Fatal {
     async fn wait(&self) {
         self.noticed.notified().await;
     }
+}
+
+/// Without a login, other machines are let in only if somebody has said so.
+fn refuse_exposure(settings: &ServeSettings) -> Result<(), ServeError> {
+    let address = settings.listen;
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    if !settings.insecure {
+        return Err(ServeError::Exposed { address });
+    }
+    tracing::warn!(%address, "insecure: whoever reaches this address may read and change everything");
+    Ok(())
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {

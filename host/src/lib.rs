@@ -11,6 +11,7 @@ mod client;
 pub mod components;
 pub mod config;
 pub mod delivery;
+pub mod gate;
 pub mod guest;
 pub mod ingest;
 pub mod live;

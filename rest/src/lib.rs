@@ -77,6 +77,7 @@ pub use insert_body::InsertBody;
 pub use key::{RowKey, joined_key};
 pub use limits::Limits;
 pub use line_splitter::{Line, LineSplitter};
+pub use media_type::refuse_form;
 pub use names::{ComponentName, SourceName, SubscriptionId};
 pub use percent::path_segment;
 pub use problem::Problem;

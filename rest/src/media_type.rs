@@ -19,6 +19,25 @@ pub(crate) fn insert_format(content_type: Option<&str>) -> Result<InsertFormat, 
     }
 }
 
+/// What an HTML form can send, and so any page without asking first, is no body of ours.
+pub fn refuse_form(content_type: &str) -> Result<(), Problem> {
+    const FORMS: [&str; 3] = ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
+    let is_end = |character: char| character == ';' || character == ',' || character.is_whitespace();
+    let essence = content_type.trim().split(is_end).next().unwrap_or_default();
+    match FORMS.iter().any(|form| essence.eq_ignore_ascii_case(form)) {
+        true => {
+            const ALLOWED: &str = "application/json, application/x-ndjson, application/wasm";
+            let detail = format!(
+                "the Content-Type is {}; allowed is {ALLOWED}; with curl, add -H 'Content-Type: application/json', for a \
+                 component -H 'Content-Type: application/wasm' or --upload-file, and without a body no -d",
+                excerpt(content_type.trim())
+            );
+            Err(Problem::new(Code::UnsupportedMediaType, detail).with_hint("accept", ALLOWED))
+        }
+        false => Ok(()),
+    }
+}
+
 /// The body must be JSON.
 pub(crate) fn require_json(content_type: Option<&str>) -> Result<(), Problem> {
     const ALLOWED: &str = "application/json";

@@ -168,10 +168,20 @@ impl Problem {
         Self::new(Code::UpgradeRequired, "WebSocket is spoken in version 13").with_hint("sec-websocket-version", "13")
     }
 
-    /// A browser's page that may not use the API wants to open a WebSocket.
+    /// A browser's page that may not use the API wants to open a WebSocket, or to change something.
     pub fn foreign_origin(origin: &str) -> Self {
         let detail = format!("pages of {} may not connect; the option cors-origin says which may", excerpt(origin));
         Self::new(Code::ForeignOrigin, detail)
+    }
+
+    /// A request is for a host that is not the service.
+    pub fn unknown_host(host: &str) -> Self {
+        let detail = format!(
+            "the service is not known as {}; the option allowed-hosts names the hosts that it is, beside localhost and \
+             the address that it listens on",
+            excerpt(host)
+        );
+        Self::new(Code::UnknownHost, detail)
     }
 
     /// As many streams as may be open are open.

@@ -43,6 +43,7 @@ codes! {
     InvalidParameter "invalid-parameter" 400 "A query parameter is not acceptable" "Invalid query parameter";
     InvalidBody "invalid-body" 400 "The body does not say what it should" "Invalid body";
     ForeignOrigin "foreign-origin" 403 "Pages of this origin may not connect" "Origin not allowed";
+    UnknownHost "unknown-host" 421 "The service is not known by this name" "Unknown host";
     UnknownPath "unknown-path" 404 "There is nothing at this path" "Not found";
     MethodNotAllowed "method-not-allowed" 405 "The path does not take this method" "Method not allowed";
     UpgradeRequired "upgrade-required" 426 "This path speaks WebSocket only" "Upgrade required";

@@ -65,7 +65,7 @@ impl Request {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         if !has("host") {
-            head.push_str("host: cdc.test\r\n");
+            head.push_str("host: localhost\r\n");
         }
         if !has("content-length")
             && !has("transfer-encoding")

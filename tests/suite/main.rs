@@ -13,6 +13,7 @@ mod consumers;
 mod crash;
 mod engine_component;
 mod fuzz_smoke;
+mod gate;
 mod golden;
 mod lifecycle;
 mod live;

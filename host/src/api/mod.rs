@@ -30,6 +30,7 @@ use hyper::body::Incoming;
 
 use crate::components::Components;
 use crate::delivery::Subscriptions;
+use crate::gate::Gate;
 use crate::ingest::Ingest;
 use crate::live::Streams;
 use crate::metrics::{self, Metrics, Route};
@@ -52,6 +53,8 @@ pub struct ApiOptions {
     pub limits: Limits,
     /// Who may call from a browser.
     pub cors: Cors,
+    /// What every request must have.
+    pub gate: Gate,
     /// How long a body may take to arrive; for streams, its next piece.
     pub request_timeout: Duration,
     /// How long a snapshot may take to be read by its client.
@@ -134,7 +137,7 @@ impl Api {
         let _held = self.metrics.http.request();
         let (mut head, body) = request.into_parts();
         let origin = head.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
-        let routed = self.route(&head);
+        let routed = self.options.gate.admit(&head).and_then(|()| self.route(&head));
         let label = routed.as_ref().map_or(Route::Unknown, route_label);
         let preflight = matches!(routed, Ok(Request::Options { .. }));
         let outcome = match routed {

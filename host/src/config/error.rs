@@ -27,7 +27,7 @@ pub enum ConfigError {
     },
 
     /// A value in the file has a type that no option takes.
-    #[error("{key} is a {found} ({origin}); allowed: a string, a whole number, or a list of them")]
+    #[error("{key} is a {found} ({origin}); allowed: a string, a whole number, true or false, or a list")]
     WrongType {
         /// The option's key.
         key: String,

@@ -108,6 +108,7 @@ fn texts(value: &DeValue<'_>) -> Result<Vec<String>, &'static str> {
 fn text(value: &DeValue<'_>) -> Result<String, &'static str> {
     match value {
         DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Boolean(value) => Ok(value.to_string()),
         DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Ok(number.to_string()),
             // Negative or huge: the option's own parser says what is allowed.
@@ -149,10 +150,10 @@ mod tests {
         let message = parse("\n[limits]\nmax-page = 1.5\n").expect_err("a float");
         assert_eq!(
             message,
-            "limits.max-page is a float (cdc.toml:3); allowed: a string, a whole number, or a list of them"
+            "limits.max-page is a float (cdc.toml:3); allowed: a string, a whole number, true or false, or a list"
         );
         parse("a = [[1]]").expect_err("a nested list");
-        parse("a = true").expect_err("a boolean");
+        assert_eq!(parse("a = true").expect("a boolean")[0].values, ["true"]);
         parse("[a.b]\nc = 1").expect_err("a nested table");
     }
 }

@@ -200,7 +200,8 @@ fn source_name(text: &str) -> Result<cdc_rest::SourceName, String> {
 const EXAMPLES: &str = "\
 Examples:
   cdc serve                                           serve on 127.0.0.1:8002, data in ./cdc-data
-  cdc serve --listen 0.0.0.0:8002 --retention-age 7d  every address, a week of events
+  cdc serve --listen 0.0.0.0:8002 --insecure          every address, without a login
+  cdc serve --retention-age 7d                        a week of events
   cdc serve --source postgres://user:pw@host/shop     capture a database
   cdc check                                           what is missing before sources and sinks work
   cdc serve --print-config                            what is configured, and where

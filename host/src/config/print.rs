@@ -38,6 +38,7 @@ fn scalar(text: &OsString) -> String {
     // A path that is not UTF-8 cannot be written in TOML; what is printed then is for reading only.
     let text = text.to_string_lossy();
     match text.parse::<i64>() {
+        _ if text == "true" || text == "false" => text.into_owned(),
         Ok(number) if number.to_string() == text => text.into_owned(),
         _ => toml::Value::String(text.into_owned()).to_string(),
     }

@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::value::{
     Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB, age, builtin_subscriber, bytes_in, count_in,
-    listen_address, log_filter, milliseconds_in, or_unlimited,
+    host_name, listen_address, log_filter, milliseconds_in, or_unlimited, yes_or_no,
 };
 use crate::logging::LogFormat;
 
@@ -33,6 +33,15 @@ pub struct ServeSettings {
     /// Origins that browsers may call from: a list, or * for all [default: none]
     #[arg(long = "cors-origin", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origins: Vec<CorsOrigin>,
+
+    /// Names that the service is reached by, beside localhost and its address: a list [default: none]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = host_name)]
+    pub allowed_hosts: Vec<String>,
+
+    /// Listen beyond this machine although there is no login
+    #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", value_parser = yes_or_no)]
+    pub insecure: bool,
 
     /// Engine component to run instead of the built-in one
     #[arg(long, value_name = "FILE")]

@@ -120,6 +120,21 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// A host that the service is reached by: a name or an address, with a port or without.
+pub(crate) fn host_name(text: &str) -> Result<String, String> {
+    let authority = text.parse::<http::uri::Authority>().ok().filter(|authority| !authority.host().is_empty());
+    let is_plain = !text.contains(['@', '*', '/']) && !text.ends_with([':', '.']);
+    match authority {
+        Some(authority) if is_plain => Ok(authority.as_str().to_ascii_lowercase()),
+        _ => Err("hosts like cdc.example or cdc.example:8443, without a scheme or a path".to_owned()),
+    }
+}
+
+/// `true` or `false`.
+pub(crate) fn yes_or_no(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "true or false".to_owned())
+}
+
 /// A filter of `tracing-subscriber`: levels, and targets with theirs. A bare word is a level; the library would take
 /// any other for a target.
 pub(crate) fn log_filter(text: &str) -> Result<String, String> {

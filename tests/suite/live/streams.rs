@@ -156,7 +156,7 @@ fn streams_run_beside_each_other_over_http_2() {
         let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
         tokio::spawn(connection);
         for after in 0..3 {
-            let request = hyper::Request::get(format!("http://cdc.test/events/stream?after={after}"))
+            let request = hyper::Request::get(format!("http://localhost/events/stream?after={after}"))
                 .body(Empty::<bytes::Bytes>::new())
                 .unwrap();
             let mut body = sender.send_request(request).await.unwrap().into_body();

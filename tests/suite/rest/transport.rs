@@ -175,7 +175,7 @@ fn http_2_is_spoken_without_encryption_to_who_begins_with_it() {
         // Many at once over one connection, each with its own answer.
         let mut answers = Vec::new();
         for id in 0..100 {
-            let request = hyper::Request::post(format!("http://cdc.test/data/t{}", id % 3))
+            let request = hyper::Request::post(format!("http://localhost/data/t{}", id % 3))
                 .header("content-type", "application/json")
                 .body(Full::new(bytes::Bytes::from(format!(r#"{{"id":{id}}}"#))))
                 .unwrap();

@@ -37,7 +37,7 @@ fn change_some_rows(server: &Server, scale: Scale) {
     let send = |method: &str, count: u64, body: &str| {
         load::run(server.address(), 32, Until::Sent(count), |number, out| {
             let (table, row) = (number % TABLES, number / TABLES % per_table);
-            write!(out, "{method} /data/table_{table}/user_{row:010} HTTP/1.1\r\nhost: bench\r\n").unwrap();
+            write!(out, "{method} /data/table_{table}/user_{row:010} HTTP/1.1\r\nhost: localhost\r\n").unwrap();
             if !body.is_empty() {
                 write!(out, "content-type: application/json\r\ncontent-length: {}\r\n", body.len()).unwrap();
             }
@@ -53,8 +53,11 @@ fn change_some_rows(server: &Server, scale: Scale) {
 fn write_query(number: u64, more: &str, out: &mut Vec<u8>) {
     const OPERATIONS: [&str; 3] = ["INSERT", "UPDATE", "DELETE"];
     let (table, operation) = (number % TABLES, OPERATIONS[(number % 3) as usize]);
-    write!(out, "GET /events?table=table_{table}&operation={operation}&limit=10{more} HTTP/1.1\r\nhost: bench\r\n\r\n")
-        .unwrap();
+    write!(
+        out,
+        "GET /events?table=table_{table}&operation={operation}&limit=10{more} HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    )
+    .unwrap();
 }
 
 fn measure_queries(server: &Server, scale: Scale, table: &mut Table) {

@@ -34,7 +34,7 @@ pub(crate) fn write_row(number: u64, out: &mut Vec<u8>) {
 
 /// The request that inserts row number n, as a load generator wants it.
 pub(crate) fn write_insert(table: &str, number: u64, out: &mut Vec<u8>) {
-    write!(out, "POST /data/{table} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {ROW_BYTES}\r\n\r\n")
+    write!(out, "POST /data/{table} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {ROW_BYTES}\r\n\r\n")
         .unwrap();
     let head = out.len();
     write_row(number, out);

@@ -102,7 +102,9 @@ impl Readers {
         let readers = (0..count)
             .map(|i| {
                 let mut stream = std::net::TcpStream::connect(address).expect("the server takes connections");
-                stream.write_all(b"GET /events/stream HTTP/1.1\r\nhost: bench\r\n\r\n").expect("the request goes out");
+                stream
+                    .write_all(b"GET /events/stream HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                    .expect("the request goes out");
                 stream.set_nonblocking(true).expect("a socket that does not block");
                 let mut stream = TcpStream::from_std(stream);
                 poll.registry().register(&mut stream, Token(i), Interest::READABLE).expect("the poll takes it");
