@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use cdc_access::Reach;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -292,7 +293,8 @@ impl Subscribing {
         let components = Arc::new(Components::open(options, runtime, &*store, ingest.clone())?);
         for (name, file) in &declared.components {
             let declared = |reason: String| ServeError::Declared { name: name.clone(), file: file.clone(), reason };
-            let bytes = std::fs::read(file).map_err(|error| declared(error.to_string()))?;
+            let bytes = cdc_access::read_file_up_to(file, limits.max_component_bytes as u64)
+                .map_err(|error| declared(error.to_string()))?;
             components.upload(name, &bytes).map_err(|error| declared(error.to_string()))?;
         }
         let mut subscriptions = declared.subscriptions;
@@ -309,6 +311,7 @@ impl Subscribing {
             max_subscriptions: limits.max_subscriptions,
             slots: 2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             declared: subscriptions,
+            reach: reach(&settings),
         };
         let subscriptions = delivery::start(parts, options, tasks)?;
         Ok((components, Arc::new(subscriptions)))
@@ -391,6 +394,12 @@ impl Fatal {
     async fn wait(&self) {
         self.noticed.notified().await;
     }
+}
+
+/// What callers of the API may name.
+fn reach(settings: &ServeSettings) -> Reach {
+    let is_local = settings.listen.ip().to_canonical().is_loopback();
+    Reach::of_callers(is_local, settings.files_folder.clone(), settings.allowed_addresses.clone())
 }
 
 /// Without a login, other machines are let in only if somebody has said so.

@@ -128,13 +128,15 @@ mod tests {
 
     use super::*;
 
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+
     fn gate(listen: &str, allowed: &[&str], cors: &[&str]) -> Gate {
         let allowed = allowed.iter().map(|host| (*host).to_owned()).collect();
         Gate::new(listen.parse().unwrap(), allowed, Cors::parse(cors).unwrap())
     }
 
     /// What the gate says to a request: 200 when it is let in.
-    fn status(gate: &Gate, method: &str, headers: &[(&str, &str)]) -> u16 {
+    fn status(gate: &Gate, method: &str, headers: Headers<'_>) -> u16 {
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri("/x");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -212,7 +214,7 @@ mod tests {
         let listed = gate("127.0.0.1", &[], &["https://a.example"]);
         let open = gate("127.0.0.1", &[], &["*"]);
         #[rustfmt::skip]
-        let table: [(&[(&str, &str)], [u16; 3]); 14] = [
+        let table: [(Headers<'_>, [u16; 3]); 14] = [
             // what curl, scripts and our own commands send
             (&[],                                                          [200, 200, 200]),
             // our own page

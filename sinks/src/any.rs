@@ -1,5 +1,6 @@
 //! One type for every sink.
 
+use cdc_access::Reach;
 use cdc_rest::envelope::Format;
 
 use crate::hidden::Hidden;
@@ -25,16 +26,21 @@ enum Kind {
 }
 
 impl AnySink {
-    /// Makes a sink. Connects to nothing yet, reads no file and no variable: what is wrong with them is a failure of
+    /// Makes a sink for whoever configures the service. Connects to nothing yet, reads no file and no variable: what is wrong with them is a failure of
     /// the first batch, and can be mended while the service runs. Whether settings and format go together,
     /// [`Settings::fits`] has said.
     pub fn open(settings: &Settings, format: Format, place: Place) -> Self {
+        Self::open_within(settings, format, place, Reach::of_operator())
+    }
+
+    /// Makes a sink that touches no more than whoever defined it may name.
+    pub fn open_within(settings: &Settings, format: Format, place: Place, reach: Reach) -> Self {
         let kind = match settings {
-            Settings::Webhook(options) => Kind::Webhook(Box::new(WebhookSink::new(options.clone(), format))),
-            Settings::Redis(options) => Kind::Redis(Box::new(RedisSink::new(options.clone(), format, place))),
-            Settings::Nats(options) => Kind::Nats(Box::new(NatsSink::new(options.clone(), format, place))),
-            Settings::Kafka(options) => Kind::Kafka(Box::new(KafkaSink::new(options.clone(), format))),
-            Settings::Postgres(options) => Kind::Postgres(Box::new(PostgresSink::new(options.clone(), place))),
+            Settings::Webhook(options) => Kind::Webhook(Box::new(WebhookSink::new(options.clone(), format, reach))),
+            Settings::Redis(options) => Kind::Redis(Box::new(RedisSink::new(options.clone(), format, place, reach))),
+            Settings::Nats(options) => Kind::Nats(Box::new(NatsSink::new(options.clone(), format, place, reach))),
+            Settings::Kafka(options) => Kind::Kafka(Box::new(KafkaSink::new(options.clone(), format, reach))),
+            Settings::Postgres(options) => Kind::Postgres(Box::new(PostgresSink::new(options.clone(), place, reach))),
         };
         Self { kind, hidden: settings.hidden() }
     }

@@ -1,11 +1,13 @@
 //! Connections to receivers: TCP, and TLS by rustls with the certificates that the options name.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cdc_access::{FileError, Reach};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -31,9 +33,18 @@ pub(crate) enum ConnectError {
     /// Its certificate is not trusted, or it does not speak TLS.
     #[error("no TLS connection to {host}:{port}: {source}")]
     Tls { host: String, port: u16, source: io::Error },
+    /// The name leads to an address that whoever defined the sink may not reach.
+    #[error(
+        "{host} leads to {address}, which a sink that was defined over the API may not reach: the option \
+         allowed-addresses names such addresses, or the sink is defined in the configuration"
+    )]
+    Forbidden { host: String, address: IpAddr },
     /// The certificates to trust cannot be read.
-    #[error("`caFile` {file} cannot be read: {source}", file = .file.display())]
-    CaFile { file: PathBuf, source: tokio_rustls::rustls::pki_types::pem::Error },
+    #[error("`caFile`: {0}")]
+    CaFile(#[from] FileError),
+    /// What is there is no PEM. It is not quoted, since it may be anything.
+    #[error("`caFile` {file} is not PEM", file = .file.display())]
+    NotPem { file: PathBuf },
     /// There are none.
     #[error("`caFile` {file} has no certificate in it", file = .file.display())]
     NoCertificate { file: PathBuf },
@@ -43,13 +54,12 @@ pub(crate) enum ConnectError {
 }
 
 /// TLS with the certificates of a file, or with the public ones.
-pub(crate) fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ConnectError> {
+pub(crate) fn tls(ca_file: Option<&Path>, reach: &Reach) -> Result<Arc<ClientConfig>, ConnectError> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(file) => {
-            let unreadable = |source| ConnectError::CaFile { file: file.to_owned(), source };
-            for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
-                roots.add(certificate.map_err(unreadable)?)?;
+            for certificate in CertificateDer::pem_slice_iter(&reach.read_file(file)?) {
+                roots.add(certificate.map_err(|_| ConnectError::NotPem { file: file.to_owned() })?)?;
             }
             if roots.is_empty() {
                 return Err(ConnectError::NoCertificate { file: file.to_owned() });
@@ -65,10 +75,24 @@ pub(crate) fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ConnectEr
     Ok(Arc::new(config))
 }
 
-/// Connects by TCP.
-pub(crate) async fn tcp(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+/// Looks a name up: the addresses of it that may be reached, at least one.
+pub(crate) async fn addresses(host: &str, port: u16, reach: &Reach) -> Result<Vec<SocketAddr>, ConnectError> {
     let unreachable = |source| ConnectError::Unreachable { host: host.to_owned(), port, source };
-    let stream = TcpStream::connect((host, port)).await.map_err(unreachable)?;
+    let mut found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(unreachable)?.collect();
+    let first = found.first().map(SocketAddr::ip);
+    found.retain(|address| reach.admits(address.ip()));
+    match (first, found.is_empty()) {
+        (Some(address), true) => Err(ConnectError::Forbidden { host: host.to_owned(), address }),
+        (None, _) => Err(unreachable(io::Error::new(io::ErrorKind::NotFound, "the name leads to no address"))),
+        (Some(_), false) => Ok(found),
+    }
+}
+
+/// Connects by TCP, to an address that was looked at: a name that answers differently the next time gains nothing.
+pub(crate) async fn tcp(host: &str, port: u16, reach: &Reach) -> Result<TcpStream, ConnectError> {
+    let unreachable = |source| ConnectError::Unreachable { host: host.to_owned(), port, source };
+    let addresses = addresses(host, port, reach).await?;
+    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     Ok(stream)
 }
@@ -95,12 +119,13 @@ pub(crate) async fn connect(
     port: u16,
     is_tls: bool,
     ca_file: Option<&Path>,
+    reach: &Reach,
 ) -> Result<Stream, ConnectError> {
     if !is_tls {
-        return Ok(Box::pin(tcp(host, port).await?));
+        return Ok(Box::pin(tcp(host, port, reach).await?));
     }
-    let config = tls(ca_file)?;
-    let stream = tcp(host, port).await?;
+    let config = tls(ca_file, reach)?;
+    let stream = tcp(host, port, reach).await?;
     Ok(Box::pin(secure(stream, host, port, config).await?))
 }
 

@@ -56,7 +56,9 @@ impl Hidden {
         secrets.retain(|secret| secret.len() >= SHORTEST);
         // The longest first: another may be a part of it.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), STARS))
+        let text = secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), STARS));
+        // What a receiver says is shown on terminals and in logs.
+        text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
     }
 }
 
@@ -97,6 +99,7 @@ mod tests {
             ("Cannot POST /hooks/T0KEN-T0KEN?key=0123456789", "Cannot POST ***"),
             ("no hook T0KEN-T0KEN", "no hook ***"),
             ("x is fine", "x is fine"),
+            ("red\u{1b}[31m\r\nforged\u{9b}", "red [31m  forged "),
         ] {
             assert_eq!(hidden.text(said.to_owned()), shown);
         }

@@ -1,7 +1,9 @@
 //! What a subscription says about its sink: the object with the member `sink`.
 
 use std::fmt;
+use std::path::PathBuf;
 
+use cdc_access::Reach;
 use cdc_rest::envelope::Format;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -88,6 +90,37 @@ impl Settings {
             object.extend(members);
         }
         Value::Object(object)
+    }
+
+    /// Whether whoever defines the sink may name what it names. What names lead to is seen when it connects.
+    pub fn fits_reach(&self, reach: &Reach) -> Result<(), InvalidSettings> {
+        if matches!(self, Self::Kafka(_)) && reach.is_of_strangers() {
+            let why = "is `kafka`, which connects to whatever addresses its brokers name: since other machines can call \
+                       the API, such a sink is defined in the configuration";
+            return Err(InvalidSettings::new("sink", why));
+        }
+        for (member, file) in self.files() {
+            reach.file(&file).map_err(|error| InvalidSettings::new(member, format!("cannot be used: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// The files that are named, with the members that name them.
+    fn files(&self) -> Vec<(&'static str, PathBuf)> {
+        let ca_file = |file: &Option<PathBuf>| file.clone().map(|file| ("caFile", file));
+        match self {
+            Self::Webhook(options) => ca_file(&options.ca_file).into_iter().collect(),
+            Self::Redis(options) => ca_file(&options.ca_file).into_iter().collect(),
+            Self::Nats(options) => {
+                let credentials = options.credentials_file.clone().map(|file| ("credentialsFile", file));
+                ca_file(&options.ca_file).into_iter().chain(credentials).collect()
+            }
+            Self::Kafka(_) => Vec::new(),
+            Self::Postgres(options) => {
+                let of_url = options.url_ca_file().map(|file| ("url", file));
+                ca_file(&options.ca_file).into_iter().chain(of_url).collect()
+            }
+        }
     }
 
     /// What no message may show.

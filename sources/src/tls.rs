@@ -50,8 +50,9 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
         return Ok(roots);
     };
     let unusable = |problem: String| format!("the CA file {} cannot be used: {problem}", file.display());
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))? {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+    let pem = cdc_access::read_file(file).map_err(|error| unusable(error.to_string()))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|_| unusable("it is not PEM".into()))?;
         roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
     }
     if roots.is_empty() { Err(unusable("there is no certificate in it".into())) } else { Ok(roots) }

@@ -147,6 +147,12 @@ fn the_host_is_never_linked_with_the_engine() {
 }
 
 #[test]
+fn what_may_be_touched_is_decided_without_the_rest() {
+    let manifest = fs::read_to_string(root().join("access/Cargo.toml")).unwrap();
+    assert!(!manifest.contains("tokio") && manifest.matches("cdc-").count() == 1, "access decides, and knows nobody");
+}
+
+#[test]
 fn the_edge_links_the_core_and_the_contract_and_nothing_of_the_host() {
     let manifest = fs::read_to_string(root().join("edge/Cargo.toml")).unwrap();
     assert!(manifest.contains("cdc-engine") && manifest.contains("cdc-rest") && !manifest.contains("cdc-host"));

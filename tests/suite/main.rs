@@ -18,6 +18,7 @@ mod golden;
 mod lifecycle;
 mod live;
 mod property;
+mod reach;
 mod reference;
 mod reference_load;
 mod replica_audit;

@@ -301,7 +301,8 @@ where
             if arguments.print_config {
                 return Ok(Invocation::PrintConfig(print::effective(&resolved.values)));
             }
-            resolved.settings.settle();
+            let folder = file.path.as_ref().and_then(|path| working_folder.join(path).parent().map(Path::to_owned));
+            resolved.settings.settle(folder);
             let warnings = resolve::unknown_variables(environment, &keys, &file.text);
             let path = file.path.clone();
             let declared = declared(file, &urls, environment)?;

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cdc_access::Network;
 use clap::{ArgAction, Args};
 
 use super::value::{
     Cap, CorsOrigin, Durability, GIB, KIB, MIB, SchemaMode, TIB, age, builtin_subscriber, bytes_in, count_in,
-    host_name, listen_address, log_filter, milliseconds_in, or_unlimited, yes_or_no,
+    host_name, listen_address, log_filter, milliseconds_in, network, or_unlimited, yes_or_no,
 };
 use crate::logging::LogFormat;
 
@@ -42,6 +43,16 @@ pub struct ServeSettings {
     #[arg(long, value_name = "true|false", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", value_parser = yes_or_no)]
     pub insecure: bool,
+
+    /// Folder of the certificates and credentials that sinks may name which are defined over the API
+    /// [default: the configuration file's]
+    #[arg(long, value_name = "DIR")]
+    pub files_folder: Option<PathBuf>,
+
+    /// Addresses that are not public and that sinks and components may reach which are set up over the API: a list of
+    /// addresses, ranges like 10.0.0.0/8, and localhost [default: none beyond loopback, else all but metadata services]
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', value_parser = network)]
+    pub allowed_addresses: Vec<Network>,
 
     /// Engine component to run instead of the built-in one
     #[arg(long, value_name = "FILE")]
@@ -107,7 +118,9 @@ pub struct ServeSettings {
 
 impl ServeSettings {
     /// Settles what depends on more than one value: folders inside the data folder, and `*` among other origins.
-    pub(super) fn settle(&mut self) {
+    /// `folder` is the one of the configuration file, if there is such a file.
+    pub(super) fn settle(&mut self, folder: Option<PathBuf>) {
+        self.files_folder = self.files_folder.take().or(folder);
         if self.cors_origins.contains(&CorsOrigin::Any) {
             self.cors_origins = vec![CorsOrigin::Any];
         }

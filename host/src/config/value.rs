@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use cdc_access::{InvalidNetwork, Network};
 use tracing_subscriber::filter::Targets;
 
 /// One kibibyte.
@@ -128,6 +129,11 @@ pub(crate) fn host_name(text: &str) -> Result<String, String> {
         Some(authority) if is_plain => Ok(authority.as_str().to_ascii_lowercase()),
         _ => Err("hosts like cdc.example or cdc.example:8443, without a scheme or a path".to_owned()),
     }
+}
+
+/// A range of addresses.
+pub(crate) fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|error: InvalidNetwork| error.to_string())
 }
 
 /// `true` or `false`.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cdc_access::Reach;
+
 use super::slots::Slots;
 use crate::components::Components;
 use crate::guest::Guest;
@@ -24,12 +26,19 @@ pub(super) struct Deps {
     /// What events were captured under.
     pub(super) schemas: Arc<Schemas>,
     pub(super) slots: Arc<Slots>,
+    /// What subscriptions that are not declared may touch.
+    pub(super) reach: Reach,
     pub(super) tasks: tokio::runtime::Handle,
     /// As many of these are held as there are lanes, and one more.
     pub(super) lanes: Arc<()>,
 }
 
 impl Deps {
+    /// What a subscription may touch.
+    pub(super) fn reach(&self, is_declared: bool) -> Reach {
+        if is_declared { Reach::of_operator() } else { self.reach.clone() }
+    }
+
     /// How many lanes there are.
     pub(super) fn lanes(&self) -> usize {
         Arc::strong_count(&self.lanes) - 1

@@ -30,6 +30,7 @@ mod trace;
 
 use std::sync::Arc;
 
+use cdc_access::Reach;
 use cdc_rest::{SubscriptionId, SubscriptionSpec};
 
 use crate::components::Components;
@@ -79,6 +80,8 @@ pub struct DeliveryOptions {
     pub slots: usize,
     /// What the configuration declares.
     pub declared: Vec<(SubscriptionId, SubscriptionSpec)>,
+    /// What all others may touch.
+    pub reach: Reach,
 }
 
 /// Starts to deliver. Blocks while components are compiled; the lanes wait for their timers and requests on `tasks`.
@@ -90,6 +93,7 @@ pub fn start(
     let Parts { store, tail, ingest, readers, components, replica, schemas } = parts;
     let slots = slots::Slots::new(options.slots);
     let lanes = Arc::new(());
-    let deps = deps::Deps { store, tail, ingest, readers, components, replica, schemas, slots, tasks, lanes };
+    let reach = options.reach;
+    let deps = deps::Deps { store, tail, ingest, readers, components, replica, schemas, slots, reach, tasks, lanes };
     Subscriptions::open(Arc::new(deps), options.max_subscriptions, options.declared)
 }

@@ -20,26 +20,26 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A sink, with its connection while it has one.
 pub(super) struct SinkTarget {
-    sink: AnySink,
+    /// Settings that were fine once and are not any more say so at each attempt.
+    sink: Result<AnySink, InvalidSettings>,
     subscription: Arc<Subscription>,
     deps: Arc<Deps>,
 }
 
 impl SinkTarget {
     /// Nothing is connected yet.
-    pub(super) fn open(
-        spec: &SinkSpec,
-        subscription: &Arc<Subscription>,
-        lane: usize,
-        deps: &Arc<Deps>,
-    ) -> Result<Self, InvalidSettings> {
+    pub(super) fn open(spec: &SinkSpec, subscription: &Arc<Subscription>, lane: usize, deps: &Arc<Deps>) -> Self {
         let place = Place {
             subscription: subscription.id.as_str().to_owned(),
             lane: u16::try_from(lane).unwrap_or(u16::MAX),
             epoch: subscription.definition().epoch,
         };
-        let sink = AnySink::open(&settings(spec)?, spec.format, place);
-        Ok(Self { sink, subscription: subscription.clone(), deps: deps.clone() })
+        let reach = deps.reach(subscription.definition().is_declared);
+        let sink = settings(spec).and_then(|settings| {
+            settings.fits_reach(&reach)?;
+            Ok(AnySink::open_within(&settings, spec.format, place, reach))
+        });
+        Self { sink, subscription: subscription.clone(), deps: deps.clone() }
     }
 
     /// Delivers a batch and waits for the receiver. `is_late` says that they are dead letters which are tried again.
@@ -59,6 +59,13 @@ impl SinkTarget {
             let subject = Subject { event, id, key, schema, subscription: Some(self.subscription.id.as_str()) };
             batch.push(Event { subject, native, is_row: is_row(stored), is_late });
         }
+        let sink = match &mut self.sink {
+            Ok(sink) => sink,
+            Err(error) => {
+                let message = format!("subscriber.{error}; define the subscription anew");
+                return Ok(Err(Declined { index: 0, remedy: guest::Remedy::Retry, after: None, message }));
+            }
+        };
         let mut changed = self.subscription.control.changed();
         let control = &self.subscription.control;
         let given_up = async {
@@ -71,7 +78,7 @@ impl SinkTarget {
         };
         let answer = self.deps.tasks.block_on(async {
             tokio::select! {
-                answer = self.sink.deliver(&batch) => Some(answer),
+                answer = sink.deliver(&batch) => Some(answer),
                 () = given_up => None,
             }
         });

@@ -117,7 +117,7 @@ impl Subscriptions {
         is_declared: bool,
     ) -> Result<bool, SubscriptionError> {
         let selection = compile(&spec)?;
-        self.check(&spec)?;
+        self.check(&spec, is_declared)?;
         let is_new = kept.is_none();
         if is_new && self.lock().len() >= self.max_subscriptions {
             return Err(SubscriptionError::TooMany { limit: self.max_subscriptions });
@@ -170,7 +170,7 @@ impl Subscriptions {
     }
 
     /// What has to hold before a subscription can be made.
-    fn check(&self, spec: &SubscriptionSpec) -> Result<(), SubscriptionError> {
+    fn check(&self, spec: &SubscriptionSpec, is_declared: bool) -> Result<(), SubscriptionError> {
         let world = |reference: &ComponentRef| {
             let version = self.deps.components.version(&reference.name, reference.version)?;
             Ok::<_, SubscriptionError>(version.world)
@@ -184,7 +184,7 @@ impl Subscriptions {
         match &spec.subscriber {
             Subscriber::Component(component) => drop(world(component)?),
             Subscriber::Builtin(name) => drop(BuiltIn::parse(name)?),
-            Subscriber::Sink(spec) => drop(sink::settings(spec)?),
+            Subscriber::Sink(spec) => sink::settings(spec)?.fits_reach(&self.deps.reach(is_declared))?,
         }
         if spec.lanes > 1 && spec.grants.keyvalue.is_some() {
             return Err(SubscriptionError::KeyvalueInLanes);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cdc_access::Reach;
 use cdc_rest::{ComponentRef, SubscriptionId, event_id};
 
 use super::deps::Deps;
@@ -54,6 +55,8 @@ pub(super) struct GuestSetup {
     pub(super) source: Source,
     pub(super) is_filter: bool,
     pub(super) grants: cdc_rest::Grants,
+    /// What whoever wrote the grants may name.
+    pub(super) reach: Reach,
     /// A part of the service keeps as much as there is.
     pub(super) is_unlimited: bool,
     pub(super) limits: GuestLimits,
@@ -133,6 +136,7 @@ impl GuestTarget {
         let origins: Vec<String> = setup.grants.http.iter().map(ToString::to_string).collect();
         // The contract has checked each; what does not parse would grant nothing.
         let http = HttpGrant::parse(origins.iter().map(String::as_str)).unwrap_or_default();
+        let http = http.within(setup.reach.clone());
         let namespace = || {
             let collection = records::keyvalue(&setup.id, setup.is_filter);
             Arc::new(StoreNamespace { store: self.deps.store.clone(), collection })

@@ -92,11 +92,13 @@ fn target(
     usage: Usage,
 ) -> Result<(Option<GuestTarget>, Target), SubscriptionError> {
     let spec = &subscription.spec;
+    let is_declared = subscription.definition().is_declared;
     let setup = |source, is_filter| GuestSetup {
         id: subscription.id.clone(),
         source,
         is_filter,
         grants: spec.grants.clone(),
+        reach: deps.reach(is_declared),
         is_unlimited: false,
         limits: guest_limits(&spec.limits),
         write_line: log_lines(&subscription.id),
@@ -108,7 +110,7 @@ fn target(
         Subscriber::Component(component) => {
             Target::Guest(Box::new(guest(setup(Source::Named(component.clone()), false), usage)))
         }
-        Subscriber::Sink(spec) => Target::Sink(Box::new(SinkTarget::open(spec, subscription, lane, deps)?)),
+        Subscriber::Sink(spec) => Target::Sink(Box::new(SinkTarget::open(spec, subscription, lane, deps))),
         Subscriber::Builtin(name) => match BuiltIn::parse(name)? {
             BuiltIn::Console => Target::Part(Part::Console),
             BuiltIn::Publisher => Target::Part(Part::Publisher { published: 0 }),

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use cdc_access::{Reach, is_public};
 use http::Uri;
 use http::uri::Scheme;
 use http_body_util::{BodyExt, Full};
@@ -27,8 +28,6 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::address::is_public;
-
 /// A request's body up to this size is sent at once and with its length.
 const GATHERED_BYTES: usize = 64 << 10;
 /// Connections that are kept for the next request, of each origin.
@@ -37,11 +36,19 @@ const IDLE_CONNECTIONS: usize = 4;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where requests may go.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct HttpGrant {
     origins: BTreeSet<(bool, String, u16)>,
     addresses: BTreeSet<IpAddr>,
     names_loopback: bool,
+    reach: Reach,
+}
+
+impl Default for HttpGrant {
+    fn default() -> Self {
+        let (origins, addresses) = Default::default();
+        Self { origins, addresses, names_loopback: false, reach: Reach::of_operator() }
+    }
 }
 
 impl HttpGrant {
@@ -64,13 +71,20 @@ impl HttpGrant {
         Some(grant)
     }
 
+    /// The same, but for addresses that whoever made the grant may not name.
+    #[must_use]
+    pub fn within(self, reach: Reach) -> Self {
+        Self { reach, ..self }
+    }
+
     fn allows(&self, target: &Target) -> bool {
         self.origins.contains(&(target.is_tls, target.host.clone(), target.port))
     }
 
     fn allows_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        is_public(address) || self.addresses.contains(&address) || self.names_loopback && address.is_loopback()
+        let is_named = self.addresses.contains(&address) || self.names_loopback && address.is_loopback();
+        (is_public(address) || is_named) && self.reach.admits(address)
     }
 }
 
@@ -113,7 +127,9 @@ impl Target {
 enum Refused {
     #[error("the name {host} cannot be resolved: {source}")]
     Name { host: String, source: io::Error },
-    #[error("{host} leads to {address}, which is not public and not named in the subscription's grants")]
+    #[error(
+        "{host} leads to {address}, which is not public and not named in the subscription's grants, or may not be named over the API (allowed-addresses)"
+    )]
     Address { host: String, address: IpAddr },
     #[error("no connection to {host}: {source}")]
     Connect { host: String, source: io::Error },

@@ -8,7 +8,6 @@
 //! - What a call that trapped has written into its key-value store is gone with the instance.
 //! - A connection is made only to an address that was checked against the grant.
 
-mod address;
 mod bindings;
 mod component;
 mod contract;

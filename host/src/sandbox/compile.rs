@@ -1,8 +1,6 @@
 //! Loading the engine component: compiled once, linked with its store.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine};
@@ -23,14 +21,9 @@ pub fn built_in_component() -> &'static [u8] {
 /// Why the engine component cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file cannot be read.
-    #[error("cannot read the engine component {path}: {source}")]
-    Unreadable {
-        /// The component's file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// It cannot be read.
+    #[error("the engine component cannot be used: {0}")]
+    File(#[from] cdc_access::FileError),
     /// The bytes are not a component that can be compiled.
     #[error("the engine component ({name}) is not a WebAssembly component that can run here: {source:#}")]
     NotAComponent {
@@ -68,16 +61,16 @@ impl std::fmt::Debug for Component {
     }
 }
 
+/// No engine is larger.
+const MAX_ENGINE_BYTES: u64 = 256 << 20;
+
 impl Component {
     /// Loads the engine component from a file, or the one that is built in, with native code from `cache` if it is
     /// there, and puts it there if it is not. A cache that cannot be written costs time, not the start.
     pub fn load(file: Option<&Path>, cache: Option<&Path>, with: &CompileWith) -> Result<Self, LoadError> {
         let (bytes, name) = match file {
             None => (BUILT_IN.to_vec(), "built in".to_owned()),
-            Some(path) => {
-                let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-                (fs::read(path).map_err(unreadable)?, path.display().to_string())
-            }
+            Some(path) => (cdc_access::read_file_up_to(path, MAX_ENGINE_BYTES)?, path.display().to_string()),
         };
         let engine = runtime()?;
         let not_a_component = |source| LoadError::NotAComponent { name: name.clone(), source };

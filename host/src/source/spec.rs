@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cdc_access::FileError;
 use cdc_rest::SourceName;
 use cdc_sources::AuditPace;
 
@@ -99,7 +100,10 @@ impl Password {
         match self {
             Self::Text(secret) => Ok(secret.clone()),
             Self::File(file) => {
-                let text = std::fs::read_to_string(file).map_err(|error| (file.as_path(), error))?;
+                let unreadable = |error: FileError| (file.as_path(), std::io::Error::other(error));
+                let text = cdc_access::read_file(file).map_err(unreadable)?;
+                let text =
+                    String::from_utf8(text).map_err(|_| unreadable(FileError::NotText { path: file.clone() }))?;
                 // Editors end a file with a line's end.
                 Ok(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
             }

@@ -16,6 +16,7 @@ mod properties;
 
 use std::borrow::Cow;
 
+use cdc_access::Reach;
 use cdc_rest::envelope::{Format, Message, Tombstones};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -24,7 +25,7 @@ use rdkafka::producer::future_producer::{DeliveryFuture, FutureRecord};
 pub use options::*;
 
 use self::producer::Producer;
-use crate::connection::within;
+use crate::connection::{ConnectError, addresses, within};
 use crate::secret::MissingVariable;
 use crate::{Event, Failure, Sink, render};
 
@@ -32,6 +33,7 @@ use crate::{Event, Failure, Sink, render};
 pub struct KafkaSink {
     options: Options,
     format: Format,
+    reach: Reach,
     /// Taken out while a batch is under way.
     producer: Option<Producer>,
 }
@@ -40,6 +42,8 @@ pub struct KafkaSink {
 enum KafkaFailure {
     #[error(transparent)]
     Variable(#[from] MissingVariable),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     #[error("`properties.{name}` {why}")]
     Property { name: String, why: String },
     #[error("no producer can be made: {}", without_value(.error))]
@@ -101,8 +105,8 @@ struct Sent {
 
 impl KafkaSink {
     /// Makes a sink; connects with the first batch.
-    pub fn new(options: Options, format: Format) -> Self {
-        Self { options, format, producer: None }
+    pub fn new(options: Options, format: Format, reach: Reach) -> Self {
+        Self { options, format, reach, producer: None }
     }
 
     /// Delivers. `done` counts the events that are acknowledged without a gap.
@@ -129,8 +133,20 @@ impl KafkaSink {
         settle(producer, sent, done).await
     }
 
+    /// A producer, if its brokers may be reached. It connects to whatever brokers those name, and that is in nobody's
+    /// hand here: so callers on other machines may not define such a sink at all ([`Options::fits_reach`]).
+    async fn producer(&self) -> Result<Producer, KafkaFailure> {
+        for broker in &self.options.brokers {
+            if let Some((host, port)) = broker.rsplit_once(':') {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                addresses(host, port.parse().unwrap_or_default(), &self.reach).await?;
+            }
+        }
+        Producer::new(&self.options)
+    }
+
     async fn problems(&self) -> Result<Vec<String>, KafkaFailure> {
-        let producer = Producer::new(&self.options)?;
+        let producer = self.producer().await?;
         let is_fixed = self.options.topic.with("\u{1}") == self.options.topic.to_string();
         let name = self.options.topic.to_string();
         let topic = is_fixed.then(|| topic(&name).into_owned());
@@ -195,7 +211,7 @@ impl Sink for KafkaSink {
         let timeout_ms = self.options.timeout_ms;
         let producer = match self.producer.take() {
             Some(producer) => producer,
-            None => match Producer::new(&self.options) {
+            None => match self.producer().await {
                 Ok(producer) => producer,
                 Err(failure) => return Err(Failure::retry(0, format!("{}: {failure}", self.named())).because(failure)),
             },

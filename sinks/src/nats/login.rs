@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_nats::{Auth, AuthError, ConnectOptions};
 
+use cdc_access::Reach;
+
 use super::{NatsFailure, Options};
 
 /// What the server is told.
@@ -22,7 +24,7 @@ struct Login {
 }
 
 /// Options that log in until the switch says that they have.
-pub(super) async fn options(options: &Options, is_in: Arc<AtomicBool>) -> Result<ConnectOptions, NatsFailure> {
+pub(super) fn options(options: &Options, is_in: Arc<AtomicBool>, reach: &Reach) -> Result<ConnectOptions, NatsFailure> {
     let mut login = Login { user: options.user.clone(), ..Login::default() };
     if let Some(password) = &options.password {
         login.password = Some(password.reveal()?.into_owned());
@@ -34,8 +36,8 @@ pub(super) async fn options(options: &Options, is_in: Arc<AtomicBool>) -> Result
         login.seed = Some(seed.reveal()?.trim().to_owned());
     }
     if let Some(file) = &options.credentials_file {
-        let text = tokio::fs::read_to_string(file).await.map_err(NatsFailure::Credentials)?;
-        let (jwt, seed) = credentials(&text).ok_or(NatsFailure::NoCredentials)?;
+        let text = reach.read_file(file)?;
+        let (jwt, seed) = credentials(&String::from_utf8_lossy(&text)).ok_or(NatsFailure::NoCredentials)?;
         (login.jwt, login.seed) = (Some(jwt), Some(seed));
     }
     Ok(ConnectOptions::with_auth_callback(move |nonce| {

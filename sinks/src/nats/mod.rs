@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_nats::jetstream::{self, Context, stream};
+use cdc_access::{FileError, Reach};
 use cdc_rest::envelope::Format;
 use tokio::sync::watch;
 
@@ -34,6 +35,7 @@ pub struct NatsSink {
     options: Options,
     format: Format,
     place: Place,
+    reach: Reach,
     /// Taken out while a batch is under way: messages of a batch that failed may still wait in it.
     connection: Option<Connection>,
     /// Ids of messages that JetStream took although it refused an earlier one.
@@ -52,8 +54,8 @@ struct Connection {
 enum NatsFailure {
     #[error(transparent)]
     Variable(#[from] MissingVariable),
-    #[error("`credentialsFile` cannot be read: {0}")]
-    Credentials(std::io::Error),
+    #[error("`credentialsFile`: {0}")]
+    Credentials(#[from] FileError),
     #[error("`credentialsFile` has no JWT and seed of a user in it")]
     NoCredentials,
     #[error(transparent)]
@@ -94,8 +96,8 @@ fn cause(error: &dyn std::error::Error) -> String {
 
 impl NatsSink {
     /// Makes a sink; connects with the first batch.
-    pub fn new(options: Options, format: Format, place: Place) -> Self {
-        Self { options, format, place, connection: None, overtaking: HashSet::new(), attempts: 0 }
+    pub fn new(options: Options, format: Format, place: Place, reach: Reach) -> Self {
+        Self { options, format, place, reach, connection: None, overtaking: HashSet::new(), attempts: 0 }
     }
 
     async fn connect(&self) -> Result<Connection, NatsFailure> {
@@ -122,8 +124,14 @@ impl NatsSink {
         let timeout = std::time::Duration::from_millis(u64::from(options.timeout_ms));
         let (tell, lost) = watch::channel(false);
         let is_in = Arc::new(AtomicBool::new(false));
-        let connect = login::options(options, is_in.clone()).await?;
-        let tls = connection::tls(options.ca_file.as_deref())?;
+        let connect = login::options(options, is_in.clone(), &self.reach)?;
+        let tls = connection::tls(options.ca_file.as_deref(), &self.reach)?;
+        // The library looks names up once more. To whatever is there by then it says nothing before that has spoken NATS.
+        for server in &options.servers {
+            if let Ok(server) = server.parse::<async_nats::ServerAddr>() {
+                connection::addresses(server.host(), server.port(), &self.reach).await?;
+            }
+        }
         let connect = connect
             .name("cdc")
             .tls_client_config((*tls).clone())
@@ -131,6 +139,7 @@ impl NatsSink {
             .connection_timeout(timeout)
             .request_timeout(Some(timeout))
             .max_reconnects(options.servers.len())
+            .ignore_discovered_servers()
             .event_callback(move |event| {
                 if matches!(event, async_nats::Event::Disconnected | async_nats::Event::Closed) {
                     tell.send_replace(true);

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use cdc_access::Reach;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -22,7 +23,7 @@ pub(super) struct Address {
     pub(super) config: Config,
     pub(super) host: String,
     pub(super) port: u16,
-    ca_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 impl Address {
@@ -67,13 +68,17 @@ impl Address {
     }
 
     /// Logs in. The task drives the connection until the client is dropped.
-    pub(super) async fn log_in(&self, ca_file: Option<&Path>) -> Result<(Client, JoinHandle<()>), PostgresFailure> {
-        let stream = connection::tcp(&self.host, self.port).await?;
+    pub(super) async fn log_in(
+        &self,
+        ca_file: Option<&Path>,
+        reach: &Reach,
+    ) -> Result<(Client, JoinHandle<()>), PostgresFailure> {
+        let stream = connection::tcp(&self.host, self.port, reach).await?;
         if self.config.get_ssl_mode() == SslMode::Disable && ca_file.is_none() {
             let (client, connection) = self.config.connect_raw(stream, NoTls).await?;
             return Ok((client, tokio::spawn(async move { drop(connection.await) })));
         }
-        let tls = connection::tls(ca_file.or(self.ca_file.as_deref()))?;
+        let tls = connection::tls(ca_file.or(self.ca_file.as_deref()), reach)?;
         let mut config = self.config.clone();
         config.ssl_mode(SslMode::Require);
         let secure = Secure { config: tls, host: self.host.clone(), port: self.port };

@@ -20,6 +20,7 @@ mod table;
 
 use std::collections::HashMap;
 
+use cdc_access::Reach;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
@@ -39,6 +40,7 @@ use crate::{Event, Failure, Place, Sink};
 pub struct PostgresSink {
     options: Options,
     place: Place,
+    reach: Reach,
     /// Taken out while a batch is under way, so that a connection with an open transaction is never used again.
     connection: Option<Connection>,
     /// The last event that the database has acknowledged, as far as this object knows.
@@ -79,8 +81,8 @@ impl From<tokio_postgres::Error> for Stopped {
 
 impl PostgresSink {
     /// Makes a sink; connects with the first batch.
-    pub fn new(options: Options, place: Place) -> Self {
-        Self { options, place, connection: None, acknowledged: None }
+    pub fn new(options: Options, place: Place, reach: Reach) -> Self {
+        Self { options, place, reach, connection: None, acknowledged: None }
     }
 
     async fn write(&mut self, batch: &[Event<'_>]) -> Result<(), Stopped> {
@@ -148,7 +150,7 @@ impl PostgresSink {
         if address.config.get_application_name().is_none() {
             address.config.application_name("cdc");
         }
-        address.log_in(self.options.ca_file.as_deref()).await
+        address.log_in(self.options.ca_file.as_deref(), &self.reach).await
     }
 
     fn places(&self) -> String {

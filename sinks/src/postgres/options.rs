@@ -37,6 +37,13 @@ pub struct Options {
     pub timeout_ms: u32,
 }
 
+impl Options {
+    /// The `sslrootcert` of the address, if that is known without looking elsewhere.
+    pub(crate) fn url_ca_file(&self) -> Option<PathBuf> {
+        Address::parse(self.url.given()?).ok()?.ca_file
+    }
+}
+
 fn default_table() -> Template {
     #[allow(clippy::unwrap_used, reason = "a constant, which every test of options parses")]
     Template::parse("{table}").unwrap()

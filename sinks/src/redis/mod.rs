@@ -21,6 +21,7 @@ mod script;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use cdc_access::Reach;
 use cdc_rest::envelope::Format;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
@@ -39,6 +40,7 @@ pub struct RedisSink {
     options: Options,
     format: Format,
     place: Place,
+    reach: Reach,
     /// Taken out while a call is under way, so that a connection with a lost answer is never used again.
     connection: Option<Connection>,
     /// How many calls Redis has acknowledged, as far as this object knows.
@@ -92,8 +94,8 @@ enum RedisFailure {
 
 impl RedisSink {
     /// Makes a sink; connects with the first batch.
-    pub fn new(options: Options, format: Format, place: Place) -> Self {
-        Self { options, format, place, connection: None, acknowledged_writes: 0 }
+    pub fn new(options: Options, format: Format, place: Place, reach: Reach) -> Self {
+        Self { options, format, place, reach, connection: None, acknowledged_writes: 0 }
     }
 
     fn place_key(&self) -> String {
@@ -175,7 +177,8 @@ impl RedisSink {
         if let Some(password) = &self.options.password {
             login = login.set_password(password.reveal()?);
         }
-        let stream = connect(host, *port, url.starts_with("rediss://"), self.options.ca_file.as_deref()).await?;
+        let (is_tls, ca_file) = (url.starts_with("rediss://"), self.options.ca_file.as_deref());
+        let stream = connect(host, *port, is_tls, ca_file, &self.reach).await?;
         // The time that a batch may take is counted outside, with everything in it.
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         let (redis, driver) = MultiplexedConnection::new_with_config(&login, stream, config).await?;

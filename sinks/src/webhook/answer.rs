@@ -37,7 +37,10 @@ pub(super) enum Verdict {
 
 impl Answer {
     /// Reads an answer, and says whether it was read to its end.
-    pub(super) async fn read(response: Response<Incoming>) -> (Self, bool) {
+    ///
+    /// What it says is kept only if it may be shown: whoever can have a stranger's service ask an address should not be
+    /// told what answers there.
+    pub(super) async fn read(response: Response<Incoming>, is_shown: bool) -> (Self, bool) {
         let (head, mut body) = response.into_parts();
         let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let mut shown = Vec::new();
@@ -59,7 +62,7 @@ impl Answer {
             status: head.status,
             retry_after: retry_after.and_then(|text| pause(text, SystemTime::now())),
             has_location: head.headers.contains_key(LOCATION),
-            body: String::from_utf8_lossy(&shown).trim().to_owned(),
+            body: if is_shown { String::from_utf8_lossy(&shown).trim().to_owned() } else { String::new() },
         };
         (answer, is_drained)
     }

@@ -21,6 +21,7 @@ mod options;
 mod request;
 mod signature;
 
+use cdc_access::Reach;
 use cdc_rest::envelope::Format;
 use http::Uri;
 use http_body_util::Full;
@@ -41,6 +42,7 @@ use crate::{Event, Failure, Remedy, Sink};
 pub struct WebhookSink {
     options: Options,
     format: Format,
+    reach: Reach,
     /// Kept while the receiver keeps it. Taken out while a request is under way.
     connection: Option<Connection>,
 }
@@ -82,8 +84,8 @@ enum WebhookFailure {
 
 impl WebhookSink {
     /// Makes a sink; connects with the first batch.
-    pub fn new(options: Options, format: Format) -> Self {
-        Self { options, format, connection: None }
+    pub fn new(options: Options, format: Format, reach: Reach) -> Self {
+        Self { options, format, reach, connection: None }
     }
 
     async fn connect(&self) -> Result<Connection, WebhookFailure> {
@@ -92,7 +94,7 @@ impl WebhookSink {
         let is_tls = target.uri.scheme_str() == Some("https");
         let port = target.uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = connect(host, port, is_tls, self.options.ca_file.as_deref()).await?;
+        let stream = connect(host, port, is_tls, self.options.ca_file.as_deref(), &self.reach).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(async move {
             // How it ended, whoever waits for an answer learns.
@@ -143,7 +145,7 @@ impl WebhookSink {
                 None => return Err(error.into_error().into()),
             },
         };
-        let (answer, is_drained) = Answer::read(response).await;
+        let (answer, is_drained) = Answer::read(response, !self.reach.is_of_strangers()).await;
         if is_drained {
             self.connection = Some(connection);
         }

@@ -85,7 +85,8 @@ async fn attempt(address: &Address, tls: bool) -> Result<Conn, Error> {
     if tls {
         let mut ssl = SslOpts::default();
         if let Some(file) = &address.ca_file {
-            ssl = ssl.with_root_certs(vec![file.clone().into()]).with_disable_built_in_roots(true);
+            let pem = cdc_access::read_file(file).map_err(std::io::Error::other)?;
+            ssl = ssl.with_root_certs(vec![pem.into()]).with_disable_built_in_roots(true);
         }
         ssl = match address.ssl_mode {
             SslMode::VerifyIdentity => ssl.with_danger_tls_hostname_override(address.certificate_name.clone()),

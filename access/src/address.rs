@@ -1,14 +1,28 @@
-//! Which addresses are somebody's own: what a guest may not reach unless it was named to it.
+//! Which addresses are somebody's own: what nobody may reach on another's behalf unless it was named to them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whether an address is reachable from everywhere, as the registries of IANA for special-purpose addresses say
 /// (RFC 6890 and its successors). What is not: loopback, private, link-local (where clouds keep their credentials),
 /// shared, reserved, multicast.
-pub(super) fn is_public(address: IpAddr) -> bool {
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+/// Whether machines of clouds tell their credentials there: link-local addresses, and what some clouds use beside them.
+pub fn is_metadata(address: IpAddr) -> bool {
+    let is_v4 = |address: Ipv4Addr| {
+        address.is_link_local() || matches!(address.octets(), [168, 63, 129, 16] | [100, 100, 100, 200])
+    };
+    match address {
+        IpAddr::V4(address) => is_v4(address),
+        IpAddr::V6(address) => {
+            let is_aws = address.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254];
+            is_aws || address.is_unicast_link_local() || embedded_v4(address).is_some_and(is_v4)
+        }
     }
 }
 
