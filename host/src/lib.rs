@@ -28,3 +28,4 @@ pub mod source;
 pub mod steering;
 pub mod store;
 pub mod tail;
+pub mod terminal;

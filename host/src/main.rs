@@ -7,7 +7,7 @@ use cdc_host::authoring::ComponentCommand;
 use cdc_host::config::{self, Check, EngineSettings, Environment, Invocation, Serve};
 use cdc_host::source::Farewell;
 use cdc_host::steering::{AuditCommand, AuditOutcome, Steering};
-use cdc_host::{app, authoring, check, guest, logging, sandbox, store, tail};
+use cdc_host::{app, authoring, check, guest, logging, sandbox, store, tail, terminal};
 
 /// The system's allocator costs a tenth of the service's time: what one thread allocates, another mostly frees.
 #[global_allocator]
@@ -60,13 +60,18 @@ fn finish(outcome: Result<(), String>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             // Nothing is left to be done about a closed stderr.
-            let _ = writeln!(std::io::stderr(), "error: {message}");
+            let _ = writeln!(std::io::stderr(), "error: {}", terminal::plain(&message));
             ExitCode::FAILURE
         }
     }
 }
 
+/// Prints text for people and scripts.
 fn print(bytes: &[u8]) -> Result<(), String> {
+    write_out(terminal::plain(&String::from_utf8_lossy(bytes)).as_bytes())
+}
+
+fn write_out(bytes: &[u8]) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| format!("cannot write to stdout: {error}"))
 }
@@ -79,6 +84,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 }
 
 fn run_service(serve: Serve) -> Result<(), String> {
+    // Rows, secrets of subscriptions and code that is run: nobody else's, whatever the shell's habits are.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Serve { settings, config_file, declared, warnings } = serve;
     logging::init(settings.log_format, &settings.log_level).map_err(|error| error.to_string())?;
     if let Some(file) = config_file {
@@ -136,7 +143,7 @@ fn component(command: &ComponentCommand) -> Result<(), String> {
 fn export_engine(settings: &EngineSettings) -> Result<(), String> {
     let component = sandbox::built_in_component();
     match &settings.file {
-        None => print(component),
+        None => write_out(component),
         Some(file) => {
             std::fs::write(file, component).map_err(|error| format!("cannot write {}: {error}", file.display()))
         }

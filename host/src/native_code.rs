@@ -6,7 +6,8 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -42,18 +43,48 @@ pub(crate) struct NativeCode<'a> {
     pub(crate) time_limit: Option<Duration>,
 }
 
+/// Somebody else could write what this service would run.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the folder of compiled code, {}, {why}: whoever can write there runs code as this service. Remove it, or let \
+     --compile-cache name a folder that is the service's alone",
+    folder.display()
+)]
+pub(crate) struct UnsafeFolder {
+    folder: PathBuf,
+    why: String,
+}
+
+/// Whether a folder, if it is there, belongs to this user and takes nobody else's files.
+pub(crate) fn check_folder(folder: &Path) -> Result<(), UnsafeFolder> {
+    let Ok(found) = fs::metadata(folder) else { return Ok(()) };
+    is_ours(&found).map_err(|why| UnsafeFolder { folder: folder.to_owned(), why })
+}
+
+fn is_ours(found: &fs::Metadata) -> Result<(), String> {
+    let (owner, user) = (found.uid(), rustix::process::geteuid().as_raw());
+    if owner != user {
+        return Err(format!("belongs to user {owner}, and the service is user {user}"));
+    }
+    match found.mode() & 0o022 {
+        0 => Ok(()),
+        _ => Err(format!("may be written by others (mode {:03o})", found.mode() & 0o777)),
+    }
+}
+
 impl NativeCode<'_> {
     /// A component ready to be linked. A cache that cannot be written costs time, and nothing else.
     pub(crate) fn component(&self, engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
         // `Component::new` would take text too; a service takes what `wasm-tools validate` would.
         let compiled = || Component::from_binary(engine, bytes);
         let Some(folder) = self.folder else { return compiled() };
+        check_folder(folder)?;
         let path = folder.join(format!("{}-{}.cwasm", self.prefix, key(engine, bytes)));
         if let Some(component) = load(engine, &path) {
             return Ok(component);
         }
         let start = Instant::now();
-        if let Err(error) = fs::create_dir_all(folder) {
+        if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) {
             tracing::warn!(folder = %folder.display(), %error, "the compile cache cannot be created: compiling without it");
             return compiled();
         }
@@ -102,6 +133,12 @@ fn sum_path(path: &Path) -> PathBuf {
 
 /// Native code from the cache; none when it is missing, damaged or of another compiler.
 fn load(engine: &Engine, path: &Path) -> Option<Component> {
+    for file in [path, &sum_path(path)] {
+        if let Err(why) = is_ours(&fs::metadata(file).ok()?) {
+            tracing::warn!(file = %file.display(), "compiled code that {why}: compiling again");
+            return None;
+        }
+    }
     let native = fs::read(path).ok()?;
     let sum = fs::read_to_string(sum_path(path)).ok()?;
     if sum.trim() != hex(&Sha256::digest(&native)) {
@@ -124,7 +161,9 @@ fn load(engine: &Engine, path: &Path) -> Option<Component> {
 fn store(native: &[u8], path: &Path) -> io::Result<()> {
     let write = |path: &Path, bytes: &[u8]| {
         let beside = path.with_extension(format!("{}.tmp", std::process::id()));
-        fs::write(&beside, bytes)?;
+        // A file that is there keeps its owner and mode, so it must not be.
+        let _ = fs::remove_file(&beside);
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?.write_all(bytes)?;
         fs::rename(&beside, path)
     };
     write(path, native)?;
@@ -231,7 +270,34 @@ pub(crate) fn has_stepped_back() -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
 
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("cache");
+        check_folder(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        for (mode, is_fine) in [(0o700, true), (0o755, true), (0o775, false), (0o757, false), (0o777, false)] {
+            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+            let checked = check_folder(&folder);
+            assert_eq!(checked.is_ok(), is_fine, "{mode:o} {checked:?}");
+        }
+        let refused = check_folder(&folder).unwrap_err().to_string();
+        assert!(refused.contains("mode 777") && refused.contains("--compile-cache"), "{refused}");
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        // Only root can give something away; whoever else runs this has a folder of root's at hand.
+        let given = std::os::unix::fs::chown(dir.path(), Some(12_345), None).is_ok();
+        let folder = if given { dir.path() } else { Path::new("/usr") };
+        let refused = check_folder(folder).unwrap_err().to_string();
+        assert!(refused.contains("belongs to user"), "{refused}");
+    }
 
     // `sh -- COMPONENT NATIVE` stands for a compiler: it does what the component says.
     #[test]

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// Rows that are being taken in.
@@ -30,7 +31,7 @@ impl Spool {
             let file = match &mut self.file {
                 Some(file) => file,
                 none => {
-                    std::fs::create_dir_all(&self.folder)?;
+                    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
                     none.insert(tempfile::tempfile_in(&self.folder)?)
                 }
             };

@@ -17,6 +17,7 @@ mod gate;
 mod golden;
 mod lifecycle;
 mod live;
+mod owners;
 mod property;
 mod reach;
 mod reference;

@@ -126,7 +126,7 @@ pub(super) fn component(error: &ComponentError) -> Problem {
         ComponentError::Misfit(_) => with(Code::UnfitComponent),
         ComponentError::TooMany { .. } => with(Code::LimitReached),
         ComponentError::Store(error) => store(error),
-        ComponentError::File { .. } | ComponentError::Damaged { .. } => {
+        ComponentError::File { .. } | ComponentError::Replaced { .. } | ComponentError::Damaged { .. } => {
             tracing::error!(%error, "a component cannot be used");
             Problem::store_failed()
         }

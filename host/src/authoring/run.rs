@@ -15,6 +15,7 @@ use crate::guest::{
 };
 use crate::native_code::CompileWith;
 use crate::store::Event;
+use crate::terminal::plain;
 
 /// Keys and values that live as long as the run.
 #[derive(Default)]
@@ -61,7 +62,7 @@ pub fn run(settings: &TestSettings, tasks: tokio::runtime::Handle, out: &mut imp
                 Arc::new(|stream, line| {
                     let name = if stream == Stream::Out { "stdout" } else { "stderr" };
                     // Nothing is left to be done about a closed stderr.
-                    let _ = writeln!(io::stderr(), "{name}: {line}");
+                    let _ = writeln!(io::stderr(), "{name}: {}", plain(line));
                 }),
             ),
         };
@@ -163,7 +164,8 @@ impl<W: Write, M: Fn() -> Result<Instance, AuthoringError>> Trial<'_, W, M> {
         let (table, key) = (&event.write.table, String::from_utf8_lossy(&event.write.key));
         let why = why.lines().next().filter(|why| !why.is_empty()).map(|why| format!(": {why}")).unwrap_or_default();
         // A closed output ends the run at its summary.
-        let _ = writeln!(self.out, "{} {table} {key} {what}{why}", event.sequence);
+        let line = format!("{} {table} {key} {what}{why}", event.sequence);
+        let _ = writeln!(self.out, "{}", plain(&line));
     }
 }
 

@@ -13,11 +13,13 @@ mod record;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cdc_access::FileError;
 use cdc_rest::ComponentName;
 use sha2::{Digest, Sha256};
 
@@ -66,6 +68,12 @@ pub enum ComponentError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Its file holds something else: damage, or somebody else's code.
+    #[error("{} is not what was uploaded. It is not run: upload the component again", path.display())]
+    Replaced {
+        /// The file.
+        path: PathBuf,
     },
     /// The store failed.
     #[error(transparent)]
@@ -192,7 +200,12 @@ impl Components {
     /// A version's bytes.
     pub fn bytes(&self, version: &Version) -> Result<Vec<u8>, ComponentError> {
         let path = self.path(&version.sha256);
-        fs::read(&path).map_err(|source| ComponentError::File { path, source })
+        let bytes = match cdc_access::read_file_up_to(&path, version.size) {
+            Ok(bytes) => bytes,
+            Err(FileError::Unreadable { source, .. }) => return Err(ComponentError::File { path, source }),
+            Err(_) => return Err(ComponentError::Replaced { path }),
+        };
+        if hex(&Sha256::digest(&bytes)) == version.sha256 { Ok(bytes) } else { Err(ComponentError::Replaced { path }) }
     }
 
     /// A version, or the current one, ready to be instantiated. Blocks while it is compiled, should the cache not have
@@ -226,8 +239,12 @@ impl Components {
         let known = record.versions.iter().find(|version| version.sha256 == sha256).map(|version| version.number);
         let is_new = known.is_none();
         let number = known.unwrap_or_else(|| record.next());
-        if is_new {
+        // Of a known version too, if its file is no longer what it was.
+        let is_sound = || record.versions.iter().any(|known| known.number == number && self.bytes(known).is_ok());
+        if is_new || !is_sound() {
             self.write_file(&sha256, bytes)?;
+        }
+        if is_new {
             record.versions.push(Version {
                 number,
                 sha256,
@@ -326,9 +343,9 @@ impl Components {
     fn write_file(&self, sha256: &str, bytes: &[u8]) -> Result<(), ComponentError> {
         let path = self.path(sha256);
         let write = || {
-            fs::create_dir_all(&self.options.folder)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.options.folder)?;
             let beside = path.with_extension("tmp");
-            let mut file = fs::File::create(&beside)?;
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&beside, &path)?;

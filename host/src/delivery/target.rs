@@ -21,6 +21,7 @@ use crate::guest::{
     Remedy, Stream, Usage, WriteLine,
 };
 use crate::store::{Document, Event, StoreError};
+use crate::terminal::plain;
 
 /// Why nothing could be delivered: not for what the subscriber did.
 #[derive(Debug, thiserror::Error)]
@@ -236,9 +237,11 @@ impl Part {
                 for picked in events {
                     let write = &picked.event().write;
                     // Writing to a Vec cannot fail.
-                    let _ = write!(lines, "[{}] {}: ", records::operation_name(write.operation), write.table);
-                    lines.extend_from_slice(&picked.json());
-                    lines.push(b'\n');
+                    let name = records::operation_name(write.operation);
+                    let json = picked.json();
+                    // It is JSON, and so UTF-8.
+                    let json = String::from_utf8_lossy(&json);
+                    let _ = writeln!(lines, "[{name}] {}: {}", plain(&write.table), plain(&json));
                 }
                 let mut out = std::io::stdout().lock();
                 match out.write_all(&lines).and_then(|()| out.flush()) {

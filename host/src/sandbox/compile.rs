@@ -7,7 +7,7 @@ use wasmtime::{Config, Engine};
 
 use super::bindings;
 use super::imports::{InstanceState, add_store_to_linker};
-use crate::native_code::{CompileWith, NativeCode};
+use crate::native_code::{CompileWith, NativeCode, check_folder};
 
 /// The engine component that this binary was built with.
 static BUILT_IN: &[u8] = include_bytes!(env!("CDC_ENGINE_COMPONENT"));
@@ -24,6 +24,9 @@ pub enum LoadError {
     /// It cannot be read.
     #[error("the engine component cannot be used: {0}")]
     File(#[from] cdc_access::FileError),
+    /// Somebody else could write what would be run.
+    #[error("{0}")]
+    UnsafeFolder(String),
     /// The bytes are not a component that can be compiled.
     #[error("the engine component ({name}) is not a WebAssembly component that can run here: {source:#}")]
     NotAComponent {
@@ -72,6 +75,9 @@ impl Component {
             None => (BUILT_IN.to_vec(), "built in".to_owned()),
             Some(path) => (cdc_access::read_file_up_to(path, MAX_ENGINE_BYTES)?, path.display().to_string()),
         };
+        if let Some(cache) = cache {
+            check_folder(cache).map_err(|error| LoadError::UnsafeFolder(error.to_string()))?;
+        }
         let engine = runtime()?;
         let not_a_component = |source| LoadError::NotAComponent { name: name.clone(), source };
         let cache = NativeCode { folder: cache, prefix: "engine", command: COMPILE_ENGINE, with, time_limit: None };

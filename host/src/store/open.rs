@@ -4,6 +4,7 @@
 //! going on would hide that acknowledged events are missing.
 
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -124,6 +125,18 @@ pub(crate) struct Opened {
     pub(crate) keeper: Keeper,
 }
 
+/// Makes a folder that is nobody else's. One that is there, as older versions made it, is closed to others; what a group
+/// was given, it keeps.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    const OTHERS: u32 = 0o007;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let found = std::fs::metadata(folder)?;
+    if found.mode() & OTHERS != 0 && found.uid() == rustix::process::geteuid().as_raw() {
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(found.mode() & 0o7777 & !OTHERS))?;
+    }
+    Ok(())
+}
+
 pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
     if !(64 << 10..=1 << 30).contains(&options.segment_bytes) {
         return Err(OpenError::Option(format!(
@@ -133,9 +146,9 @@ pub(crate) fn open(options: EmbeddedOptions) -> Result<Opened, OpenError> {
     }
     let log = options.dir.join(LOG);
     let had_log = log.is_dir();
-    std::fs::create_dir_all(&options.dir).map_err(|error| OpenError::folder(&options.dir, error))?;
+    make_folder(&options.dir).map_err(|error| OpenError::folder(&options.dir, error))?;
     let lock = take_lock(&options.dir)?;
-    std::fs::create_dir_all(&log).map_err(|error| OpenError::folder(&log, error))?;
+    make_folder(&log).map_err(|error| OpenError::folder(&log, error))?;
     let medium = options.medium.clone();
     for folder in [&options.dir, &log] {
         medium.sync_folder(folder).map_err(|error| OpenError::folder(folder, error))?;

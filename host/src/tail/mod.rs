@@ -18,6 +18,7 @@ pub(crate) use settings::{DEFAULT_URL, service_url};
 pub use settings::{TailServer, TailSettings};
 
 use crate::client::{Answer, Service};
+use crate::terminal::plain;
 use follow::{Follower, Next, Setback};
 use line::Style;
 use page::{Event, Page, Problem};
@@ -107,7 +108,8 @@ fn lines(page: &Page<'_>, shown: usize, json: bool, style: Style) -> Result<Vec<
     for raw in page.events.iter().take(shown) {
         if json {
             // An image may hold the line ends it was sent with; in JSON they only ever stand between tokens.
-            lines.extend(raw.get().chars().map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }));
+            let line: String = raw.get().chars().map(|c| if matches!(c, '\n' | '\r') { ' ' } else { c }).collect();
+            lines.push_str(&plain(&line));
         } else {
             let event: Event<'_> =
                 serde_json::from_str(raw.get()).map_err(|error| format!("the answer holds no event: {error}"))?;

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 /// No message of the log is longer than PostgreSQL lets one be.
@@ -58,7 +59,7 @@ impl Spills {
         let file = match &mut spill.file {
             Some(file) => file,
             none => {
-                std::fs::create_dir_all(&self.folder)?;
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
                 none.insert(tempfile::tempfile_in(&self.folder)?)
             }
         };
