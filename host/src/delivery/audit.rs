@@ -185,7 +185,8 @@ struct Comparing<'a> {
 impl Auditor {
     fn run(&self, options: &cdc_sinks::postgres::Options, names: &[String]) {
         let id = self.subscription.id.as_str();
-        let replica = self.deps.tasks.block_on(ReplicaAudit::open(options, id)).map_err(Reason::from);
+        let reach = self.deps.reach(self.subscription.definition().is_declared);
+        let replica = self.deps.tasks.block_on(ReplicaAudit::open(options, id, reach)).map_err(Reason::from);
         let mut targets: BTreeMap<String, &str> = BTreeMap::new();
         for name in names {
             self.change(name, |table| {

@@ -5,6 +5,7 @@
 //! spellings of a value are no difference. Nothing is written but a temporary table, and that only where rows are there
 //! that should not be.
 
+use cdc_access::Reach;
 use cdc_rest::TableSchema;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -87,9 +88,9 @@ impl Drop for ReplicaAudit {
 
 impl ReplicaAudit {
     /// Connects to the replica of a subscription.
-    pub async fn open(options: &Options, subscription: &str) -> Result<Self, AuditProblem> {
+    pub async fn open(options: &Options, subscription: &str, reach: Reach) -> Result<Self, AuditProblem> {
         let place = Place { subscription: subscription.to_owned(), lane: 0, epoch: 0 };
-        let (sink, timeout_ms) = (PostgresSink::new(options.clone(), place), options.timeout_ms);
+        let (sink, timeout_ms) = (PostgresSink::new(options.clone(), place, reach), options.timeout_ms);
         let connected = within(timeout_ms, sink.log_in()).await;
         let (client, driver) = connected.unwrap_or(Err(PostgresFailure::Timeout { timeout_ms }))?;
         let audit = Self { sink, client, driver };
