@@ -14,7 +14,9 @@ use crate::values::{COLUMNS, TYPES};
 const FAST: AuditPace = AuditPace { rows_per_second: 1_000_000, statement_ms_max: 5_000 };
 
 async fn following(server: &Postgres) -> (cdc_sources::postgres::Feed, Auditor) {
-    let mut feed = open(&options(server, "postgres"), &Model::default()).await.unwrap();
+    let mut options = options(server, "postgres");
+    options.rules.append_only = vec!["public.log_*".into()];
+    let mut feed = open(&options, &Model::default()).await.unwrap();
     let mut auditor = Auditor::default();
     let follows = |feed: &cdc_sources::postgres::Feed| {
         let tables = feed.progress().tables;
@@ -167,7 +169,10 @@ fn a_table_that_is_written_to_while_it_is_compared_has_no_difference() {
 fn a_table_that_is_emptied_while_it_is_compared_is_equal_and_what_is_not_followed_is_not_compared() {
     let server = Rc::new(Postgres::start());
     rows_table(&server);
-    server.psql("postgres", "CREATE TABLE empty (id int PRIMARY KEY); CREATE TABLE soon (id int PRIMARY KEY)");
+    server.psql(
+        "postgres",
+        "CREATE TABLE empty (id int PRIMARY KEY); CREATE TABLE soon (id int PRIMARY KEY); CREATE TABLE log_keyless (n int)",
+    );
     wait(async {
         let (mut feed, mut auditor) = following(&server).await;
         let pace = AuditPace { rows_per_second: 4_000, ..FAST };
@@ -178,6 +183,7 @@ fn a_table_that_is_emptied_while_it_is_compared_is_equal_and_what_is_not_followe
         assert_eq!(auditor.audit(&mut feed, "public.empty", AuditScope::Sums, FAST).await, Ok(Vec::new()));
         let code = |found: Result<Vec<Difference>, Reason>| found.unwrap_err().code;
         assert_eq!(code(auditor.audit(&mut feed, "public.none", AuditScope::Sums, FAST).await), "missing");
+        assert_eq!(code(auditor.audit(&mut feed, "public.log_keyless", AuditScope::Sums, FAST).await), "no-key");
         server.psql("postgres", "ALTER TABLE soon ADD COLUMN x int DEFAULT 7");
         assert_eq!(auditor.audit(&mut feed, "public.soon", AuditScope::Sums, FAST).await, Ok(Vec::new()));
         server.psql("postgres", "DROP TABLE soon");

@@ -60,7 +60,7 @@ fn looked(sql: &mut Connection, rules: &Rules) -> Result<Vec<Looked>, WireError>
         "SELECT json_build_object('namespace', n.nspname, 'relation', c.relname, 'persistence', c.relpersistence, \
          'identity', c.relreplident, \
          'has_key', EXISTS (SELECT FROM pg_index x WHERE {UNIQUE} AND {NULLABLE} = 0 AND CASE c.relreplident \
-           WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident WHEN 'f' THEN true ELSE false END), \
+           WHEN 'd' THEN x.indisprimary WHEN 'i' THEN x.indisreplident WHEN 'f' THEN true ELSE x.indisprimary END), \
          'has_row_id', EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = '{ROW_ID}' \
            AND NOT a.attisdropped), \
          'readable', has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), \
@@ -153,7 +153,8 @@ fn problem(table: &Looked, options: &Options, user: &str, is_standby: bool) -> O
         return problem("unlogged", message, Some(format!("ALTER TABLE {place} SET LOGGED;")));
     }
     let is_append_only = table.is_append_only(&options.rules);
-    if table.identity == "n" && !is_append_only {
+    // What is only inserted is told with its whole row.
+    if table.identity == "n" && !options.rules.appends(&table.namespace, &table.relation) {
         let message = format!(
             "the table {place} has REPLICA IDENTITY NOTHING: PostgreSQL refuses its updates and deletes once it is \
              published"
