@@ -67,9 +67,15 @@ fn of_url(url: &str) -> Vec<String> {
     let mut secrets = vec![url.to_owned()];
     let Some((_, rest)) = url.split_once("://") else { return secrets };
     if let Some((account, _)) = rest.rsplit_once('@') {
-        let password = account.split_once(':').map_or(account, |(_, password)| password);
-        secrets.push(password.to_owned());
-        secrets.extend(percent_decode_str(password).decode_utf8().map(|decoded| decoded.into_owned()));
+        let password = match account.split_once(':') {
+            Some((_, password)) => Some(password),
+            // A database's user is none, and stands in the SQL that a message says to run; elsewhere it may be a token.
+            None => Some(account).filter(|_| !url.starts_with("postgres")),
+        };
+        if let Some(password) = password {
+            secrets.push(password.to_owned());
+            secrets.extend(percent_decode_str(password).decode_utf8().map(|decoded| decoded.into_owned()));
+        }
     }
     if url.starts_with("http")
         && let Some(start) = rest.find(['/', '?'])
@@ -92,6 +98,8 @@ mod tests {
         let hidden = Hidden::default()
             .with(&[Secret::from("hunter2\n"), Secret::from("x"), Secret::Env("CDC_SECRET_NOT_SET".into())])
             .with_url(&Secret::from("postgres://u:gehe%20im@h/d"))
+            .with_url(&Secret::from("postgres://writer@h/d"))
+            .with_url(&Secret::from("nats://t0ken@h"))
             .with_url(&Secret::from("https://h/hooks/T0KEN-T0KEN?key=0123456789"));
         for (said, shown) in [
             ("Bearer hunter2 is unknown", "Bearer *** is unknown"),
@@ -99,6 +107,7 @@ mod tests {
             ("Cannot POST /hooks/T0KEN-T0KEN?key=0123456789", "Cannot POST ***"),
             ("no hook T0KEN-T0KEN", "no hook ***"),
             ("x is fine", "x is fine"),
+            ("GRANT CREATE TO writer, says t0ken", "GRANT CREATE TO writer, says ***"),
             ("red\u{1b}[31m\r\nforged\u{9b}", "red [31m  forged "),
         ] {
             assert_eq!(hidden.text(said.to_owned()), shown);

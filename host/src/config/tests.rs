@@ -429,6 +429,7 @@ fn help_reads_as_written() {
         (Some("component"), include_str!("golden/help-component.txt")),
         (Some("check"), include_str!("golden/help-check.txt")),
         (Some("source"), include_str!("golden/help-source.txt")),
+        (Some("subscription"), include_str!("golden/help-subscription.txt")),
     ];
     for (name, expected) in golden {
         if std::env::var("CDC_GOLDEN").is_ok_and(|value| value == "write") {
