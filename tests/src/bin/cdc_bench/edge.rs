@@ -81,7 +81,7 @@ fn measure_one<S>(scale: Scale, table: &mut Table, what: &str, start: impl Fn() 
     shown(1, Until::Sent(ROWS));
     let (alone, together) = (shown(1, Until::Elapsed(scale.round)), shown(CONNECTIONS, Until::Elapsed(scale.round)));
     let read = load::run(address, 1, Until::Elapsed(scale.round), |number, out| {
-        let request = format!("GET /data/users/user_{:010} HTTP/1.1\r\nhost: bench\r\n\r\n", number % ROWS);
+        let request = format!("GET /data/users/user_{:010} HTTP/1.1\r\nhost: localhost\r\n\r\n", number % ROWS);
         out.extend_from_slice(request.as_bytes());
     });
     let read = read.expect("the load runs").expect_all_good();
