@@ -484,6 +484,9 @@ fn a_table_that_left_the_publication_says_so_though_its_key_is_known_to_the_cata
         let options = options(&server, "postgres");
         let mut feed = open(&options, &model).await.unwrap();
         equal(&mut feed, &mut model, &server, &["public.t"], "the beginning").await;
+        // Until a checkpoint knows it: a table that is new would be added again.
+        until_now(&mut feed, &mut model, &server, "postgres").await;
+        until_now(&mut feed, &mut model, &server, "postgres").await;
         drop(feed);
         server.psql(
             "postgres",
@@ -494,9 +497,11 @@ fn a_table_that_left_the_publication_says_so_though_its_key_is_known_to_the_cata
         assert_eq!(reason.code, "unpublished");
         assert_eq!(model.rows("public.t").len(), 1, "what the log still told is not lost");
         // One that was stopped for something else before says so as well.
-        server.psql("postgres", "ALTER PUBLICATION cdc ADD TABLE t; ALTER TABLE t DROP CONSTRAINT t_pkey");
+        server
+            .psql("postgres", "BEGIN; ALTER PUBLICATION cdc ADD TABLE t; ALTER TABLE t DROP CONSTRAINT t_pkey; COMMIT");
         until_stopped(&mut feed, &mut model, "public.t", "ADD PRIMARY KEY").await;
-        server.psql("postgres", "ALTER PUBLICATION cdc DROP TABLE t; ALTER TABLE t ADD PRIMARY KEY (id)");
+        server
+            .psql("postgres", "BEGIN; ALTER PUBLICATION cdc DROP TABLE t; ALTER TABLE t ADD PRIMARY KEY (id); COMMIT");
         until_stopped(&mut feed, &mut model, "public.t", "ALTER PUBLICATION").await;
         server.psql("postgres", "ALTER PUBLICATION cdc ADD TABLE t");
         equal(&mut feed, &mut model, &server, &["public.t"], "it is back").await;
