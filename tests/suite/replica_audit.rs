@@ -144,6 +144,14 @@ fn what_cannot_be_compared_says_why_and_what_to_do() {
     assert!(told.stderr.contains("`where` keeps events from the replica"), "{}", told.stderr);
     drop(server);
 
+    // A pattern that no table has is not a replica that is equal.
+    let server = configured(&postgres, &format!("tables = [\"publik.*\"]\n{}", replica(&postgres))).start();
+    until("the tables to be read", || (server.get("/data/public.things/1").status == 200).then_some(()));
+    let told = audit(&server, &[]);
+    assert_eq!(told.status.code(), Some(2), "{told:?}");
+    assert!(told.stderr.contains("selects no table"), "{}", told.stderr);
+    drop(server);
+
     let webhook = "subscriber = { sink = \"webhook\", url = \"http://127.0.0.1:9/\" }";
     let server = configured(&postgres, webhook).start();
     let told = audit(&server, &[]);

@@ -91,6 +91,11 @@ impl Subscriptions {
         if let Some(other) = tables.iter().find(|table| !selected.contains(table)) {
             return Err(refused(format!("its selection has no table {other}, or no row of that was ever captured")));
         }
+        if selected.is_empty() {
+            return Err(refused(
+                "it selects no table of which a row was ever captured: look at its `tables`".to_owned(),
+            ));
+        }
         let names = if tables.is_empty() { selected } else { tables.to_vec() };
         {
             let mut audit = subscription.audit.lock().unwrap_or_else(PoisonError::into_inner);
@@ -279,7 +284,8 @@ impl Auditor {
     /// A table of which there is no row here.
     fn of_no_row(&self, replica: &ReplicaAudit, name: &str, target_name: &str, at: Sequence) -> Result<(), Reason> {
         let version = self.deps.store.view()?.schemas().iter().find(|schema| &*schema.table == name).map(|s| s.version);
-        let Some(version) = version else { return Ok(()) };
+        let version = version
+            .ok_or_else(|| Reason { code: "missing", message: "there is no such table here any more".to_owned() })?;
         let schema = self.deps.schemas.get(name, version)?;
         let target = match self.deps.tasks.block_on(replica.look(target_name, &schema)) {
             // Where nothing was ever written there need not be a table.
